@@ -1,0 +1,1 @@
+"""Who decides: text, encoder, attention, shortlister, reranker, statistics, training, evaluation, bundle."""

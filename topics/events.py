@@ -1,0 +1,265 @@
+"""The events on the wire, as msgspec structs. Imports msgspec and the standard library only.
+
+Every event carries `schema` (an integer) and `event_time_ms` (epoch milliseconds). A schema grows only by
+fields with defaults, so that old and new read each other; unknown fields are skipped, missing or wrong ones
+are an error (see `topics.codec`). Bounds stand here, beside the field that they bound.
+"""
+
+import math
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+SCHEMA = 1
+MAX_EVENT_BYTES = 256 * 1024  # above the largest honest event (500 links of 200 characters), far below 1 MB
+MAX_FOLD_BYTES = 8 * 1024 * 1024  # a fold of one hour in which 50,000 skills were active
+MAX_TEXT_CHARS = 4_000
+MAX_LINKS = 500
+MAX_CANDIDATES = 100
+MAX_PHRASES = 2_000
+MAX_TIME_MS = 253_402_300_799_999  # the last millisecond of the year 9999
+
+Schema = Annotated[int, Meta(ge=1)]
+TimeMs = Annotated[int, Meta(ge=0, le=MAX_TIME_MS)]
+Id = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
+SkillId = Id
+Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S")]
+Line = Annotated[str, Meta(max_length=1_000)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0)]
+SkillIds = Annotated[tuple[SkillId, ...], Meta(max_length=MAX_LINKS)]
+
+
+def _finite(**numbers: float) -> None:
+    """JSON has no NaN: a score that is none would travel as null and break its reader."""
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"{name} {number} is not a finite number")
+
+
+class Action(StrEnum):
+    """What the device does with a decision."""
+
+    LAUNCH = "launch"  # open a linked skill
+    ENABLE = "enable"  # suggest one good skill that is not linked
+    DISCOVER = "discover"  # ask which of several near-equals
+    NONE = "none"  # no skill should answer
+
+
+class OutcomeKind(StrEnum):
+    """What the customer then did."""
+
+    ACCEPTED = "accepted"  # launched and used
+    REJECTED = "rejected"  # sent away
+    ABANDONED = "abandoned"  # let go without a word
+    ENABLED = "enabled"  # linked after a suggestion
+    CORRECTED = "corrected"  # named another skill: `skill_id`
+
+
+class Utterance(Struct, frozen=True, kw_only=True):
+    """A request that names no skill. Key: customer_id. `linked`, if given, overrides the `links` topic."""
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    utterance_id: Id
+    customer_id: Id
+    text: Text
+    locale: Annotated[str, Meta(max_length=35)] = "en-US"
+    linked: SkillIds | None = None
+
+
+class Link(Struct, frozen=True):
+    """One skill that a customer has linked, and since when."""
+
+    skill_id: SkillId
+    since_ms: TimeMs = 0
+
+
+class Links(Struct, frozen=True, kw_only=True):
+    """All that a customer has linked now. Key: customer_id. A null value forgets the customer."""
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    customer_id: Id
+    linked: Annotated[tuple[Link, ...], Meta(max_length=MAX_LINKS)]
+
+
+class Slot(Struct, frozen=True, kw_only=True):
+    """One value that an intent takes."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    type: Line = ""
+    required: bool = False
+    description: Line = ""
+    values: Annotated[tuple[Line, ...], Meta(max_length=2_000)] = ()
+
+
+class Intent(Struct, frozen=True, kw_only=True):
+    """One thing that a skill can be asked to do."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    description: Line = ""
+    slots: Annotated[tuple[Slot, ...], Meta(max_length=100)] = ()
+
+
+Answer = Literal["YES", "MAYBE", "NO"]
+
+
+class SlotAbility(Struct, frozen=True):
+    """CanFulfillIntentRequest's answer for a slot."""
+
+    can_understand: Answer = "MAYBE"
+    can_fulfill: Answer = "MAYBE"
+
+
+class Ability(Struct, frozen=True):
+    """CanFulfillIntentRequest's answer for an intent, slot by slot."""
+
+    answer: Answer
+    slots: dict[str, SlotAbility] = {}
+
+
+class SkillCard(Struct, frozen=True, kw_only=True):
+    """What a skill says about itself. Key: skill_id. A null value removes the skill."""
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs = 0
+    skill_id: SkillId
+    name: Annotated[str, Meta(min_length=1, max_length=500)]
+    description: Annotated[str, Meta(max_length=20_000)] = ""
+    category: Line = ""
+    source: Line = ""
+    reviews: Count = 0
+    invocation: Line = ""
+    phrases: Annotated[tuple[Text, ...], Meta(max_length=MAX_PHRASES)] = ()
+    intents: Annotated[tuple[Intent, ...], Meta(max_length=500)] = ()
+    can_fulfill: dict[str, Ability] = {}
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """One skill of a decision's list, best first."""
+
+    skill_id: SkillId
+    score: float
+    probability: Share
+    linked: bool = False
+    attention: Share | None = None
+    shortlist_rank: Count = 0
+
+    def __post_init__(self) -> None:
+        _finite(score=self.score, probability=self.probability)
+
+
+class Decision(Struct, frozen=True, kw_only=True):
+    """What the router answered to one utterance. Key: customer_id.
+
+    `linked` is what was known of the customer's links; `propensity` is the probability with which this choice
+    was made and `rule` what made it; `release` and `statistics` name the versions that decided, so that a
+    replay can repeat it.
+    """
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    utterance_id: Id
+    customer_id: Id
+    action: Action
+    skill_id: SkillId | None = None
+    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=MAX_CANDIDATES)] = ()
+    none_probability: Share = 0.0
+    linked: SkillIds = ()
+    propensity: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    rule: Line = "best"
+    release: Line = ""
+    statistics: Line = ""
+    latency_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+
+    def __post_init__(self) -> None:
+        _finite(none_probability=self.none_probability, propensity=self.propensity, latency_ms=self.latency_ms)
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What the customer did with a decision. Key: customer_id. `skill_id` is the skill taken in the end."""
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    utterance_id: Id
+    customer_id: Id
+    outcome: OutcomeKind
+    skill_id: SkillId | None = None
+
+    def __post_init__(self) -> None:
+        if self.outcome is OutcomeKind.CORRECTED and self.skill_id is None:
+            raise ValueError("a corrected outcome names the skill that was taken, in `skill_id`")
+
+
+class SkillCounts(Struct, kw_only=True, omit_defaults=True):
+    """Whole counts of one skill, on one side of the link. `offered[k]`: times at place k of the list."""
+
+    chosen: Count = 0
+    offered: list[Count] = []
+    accepted: Count = 0
+    rejected: Count = 0
+    abandoned: Count = 0
+    enabled: Count = 0
+    corrected: Count = 0
+    mass_millionths: Count = 0  # probability that the model gave, in millionths, so that sums stay exact
+
+
+class SkillStatistics(Struct, kw_only=True, omit_defaults=True):
+    """One skill's counts, split by whether the customer had linked it."""
+
+    linked: SkillCounts = field(default_factory=SkillCounts)
+    unlinked: SkillCounts = field(default_factory=SkillCounts)
+
+
+class StatisticsFold(Struct, kw_only=True):
+    """One source partition's fold of one bucket of event time. Key: `bucket/partition`.
+
+    `offsets` says what the fold contains: for each source topic (without prefix) the offset after the last
+    event folded. `taken_instead` counts pairs: chosen skill -> skill taken in its place.
+    """
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    bucket: Line
+    partition: Count
+    offsets: dict[str, Count]
+    decisions: Count = 0
+    outcomes: Count = 0
+    none_chosen: Count = 0
+    skills: dict[SkillId, SkillStatistics] = {}
+    taken_instead: dict[SkillId, dict[SkillId, Count]] = {}
+
+
+class Release(Struct, frozen=True, kw_only=True):
+    """A bundle that routers may serve. Key: its release id, and once more under `current`."""
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    release: Id
+    bundle: Annotated[str, Meta(min_length=1, max_length=4_000)]
+    digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    parent: Line = ""
+    measures: dict[str, float] = {}
+    note: Line = ""
+
+    def __post_init__(self) -> None:
+        _finite(**self.measures)
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """An event that could not be taken, with its bytes (base64), where it stood, and why."""
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    reason: Line
+    message: str
+    topic: str
+    partition: Count
+    offset: Count
+    source_key: bytes | None = None
+    source_value: bytes | None = None
+
+
+Event = Utterance | Links | SkillCard | Decision | Outcome | StatisticsFold | Release | DeadLetter

@@ -1,0 +1,96 @@
+"""Clients of the cluster, made in one place, with errors that an operator can read."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from topics.errors import BrokerError
+from topics.settings import Settings, client_config, consumer_config, producer_config
+
+REACH_TIMEOUT_S = 10.0
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    """An admin client; nothing is sent before its first call."""
+    return AdminClient(client_config(settings), error_cb=_ignored)
+
+
+def producer(settings: Settings, transactional_id: str | None = None) -> Producer:
+    """An idempotent producer, transactional if given an id."""
+    return Producer(producer_config(settings, transactional_id), error_cb=_ignored)
+
+
+def consumer(settings: Settings, group: str, **overrides: Any) -> Consumer:
+    """A read-committed consumer that commits nothing by itself."""
+    return Consumer(consumer_config(settings, group, **overrides), error_cb=_ignored)
+
+
+def _ignored(_error: object) -> None:
+    """librdkafka reports a broker that is away here as well as at the call, which is where it is handled."""
+
+
+def cluster_topics(admin: AdminClient, settings: Settings, timeout_s: float = REACH_TIMEOUT_S) -> dict[str, int]:
+    """Partitions of each topic on the cluster. Raises BrokerError where it does not answer."""
+    try:
+        found = admin.list_topics(timeout=timeout_s).topics
+    except KafkaException as error:
+        raise BrokerError(
+            f"no Kafka broker answers at {settings.bootstrap} ({error.args[0].str()}): "
+            "start one with `namefree broker up`, or set NAMEFREE_BOOTSTRAP"
+        ) from error
+    return {name: len(topic.partitions) for name, topic in found.items()}
+
+
+def partitions_of(settings: Settings, name: str) -> list[int]:
+    """The partitions of topic `name`. Raises BrokerError where it is missing."""
+    count = cluster_topics(admin_client(settings), settings).get(name)
+    if count is None:
+        raise BrokerError(f"topic {name} is missing at {settings.bootstrap}: run `namefree topics create`")
+    return list(range(count))
+
+
+def read_all(
+    settings: Settings,
+    name: str,
+    start: dict[int, int] | None = None,
+    end: dict[int, int] | None = None,
+    batch: int = 5_000,
+) -> Iterator[Message]:
+    """Every committed message of topic `name`, partition by partition in order, without a group's offsets.
+
+    From `start` (partition -> offset, default the beginning) up to `end` (exclusive; default what is there
+    now). Stops on positions, not counts: transaction markers occupy offsets too.
+    """
+    reader = consumer(settings, "namefree-readers")
+    try:
+        partitions = partitions_of(settings, name)
+        ends = {p: _end(reader, name, p) if end is None else end.get(p, 0) for p in partitions}
+        starts = {p: (start or {}).get(p, OFFSET_BEGINNING) for p in partitions}
+        wanted = [p for p in partitions if ends[p] > max(starts[p], _low(reader, name, p))]
+        reader.assign([TopicPartition(name, p, starts[p]) for p in wanted])
+        yield from _read_until(reader, name, {p: ends[p] for p in wanted}, batch)
+    finally:
+        reader.close()
+
+
+def _low(reader: Consumer, name: str, partition: int) -> int:
+    return int(reader.get_watermark_offsets(TopicPartition(name, partition), timeout=REACH_TIMEOUT_S)[0])
+
+
+def _end(reader: Consumer, name: str, partition: int) -> int:
+    """The last stable offset: beyond it stand open transactions, which this reader may not see."""
+    return int(reader.get_watermark_offsets(TopicPartition(name, partition), timeout=REACH_TIMEOUT_S)[1])
+
+
+def _read_until(reader: Consumer, name: str, ends: dict[int, int], batch: int) -> Iterator[Message]:
+    left = set(ends)
+    while left:
+        for message in reader.consume(batch, timeout=0.2):
+            if message.error():
+                raise BrokerError(f"topic {name} cannot be read: {message.error().str()}")
+            if message.offset() < ends[message.partition()]:
+                yield message
+        positions = {p: reader.position([TopicPartition(name, p)])[0].offset or 0 for p in left}
+        left = {p for p in left if positions[p] < ends[p]}

@@ -1,0 +1,132 @@
+"""Every topic, in one table: its key, its event, its partitions and cleanup. Created and checked from here."""
+
+from dataclasses import dataclass, field
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from topics import events
+from topics.errors import BrokerError
+from topics.kafka import admin_client, cluster_topics
+from topics.settings import Settings
+
+DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What a topic carries. `partitions` of None: as many as all topics that are keyed by customer."""
+
+    name: str
+    key: str
+    event: type[events.Event]
+    cleanup: str
+    partitions: int | None = None
+    config: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def _kept(days: int) -> dict[str, str]:
+    return {"retention.ms": str(days * DAY_MS)}
+
+
+UTTERANCES = Topic("utterances", "customer_id", events.Utterance, "delete", config=_kept(7), note="requests")
+LINKS = Topic("links", "customer_id", events.Links, "compact", note="linked skills of each customer")
+SKILLS = Topic("skills", "skill_id", events.SkillCard, "compact", 1, note="the skills' cards")
+DECISIONS = Topic("decisions", "customer_id", events.Decision, "delete", config=_kept(7), note="answers")
+OUTCOMES = Topic("outcomes", "customer_id", events.Outcome, "delete", config=_kept(7), note="what became of them")
+STATISTICS = Topic(
+    "statistics",
+    "bucket/partition",
+    events.StatisticsFold,
+    "compact",
+    config={"max.message.bytes": str(events.MAX_FOLD_BYTES + 64 * 1024)},
+    note="folds of outcomes",
+)
+RELEASES = Topic("releases", "release id, and current", events.Release, "compact", 1, note="bundles that serve")
+DEAD_LETTERS = Topic(
+    "dead-letters",
+    "the source's key",
+    events.DeadLetter,
+    "delete",
+    config={**_kept(30), "max.message.bytes": str(4 * 1024 * 1024)},  # a bad value of 1 MB grows by base64
+    note="events that could not be taken",
+)
+TOPICS = (UTTERANCES, LINKS, SKILLS, DECISIONS, OUTCOMES, STATISTICS, RELEASES, DEAD_LETTERS)
+CO_PARTITIONED = (UTTERANCES, LINKS, DECISIONS, OUTCOMES, STATISTICS)
+
+
+def topic_name(settings: Settings, topic: Topic) -> str:
+    """The topic's name on the cluster: prefix and name."""
+    return f"{settings.prefix}{topic.name}"
+
+
+def create_topics(settings: Settings, partitions: int = 6, replication: int = -1) -> list[str]:
+    """Creates what is missing and returns the created names. A replication of -1 is the broker's default."""
+    admin = admin_client(settings)
+    there = cluster_topics(admin, settings)
+    missing = [topic for topic in TOPICS if topic_name(settings, topic) not in there]
+    if not missing:
+        return []
+    new = [_new_topic(settings, topic, partitions, replication) for topic in missing]
+    created = []
+    for name, future in admin.create_topics(new).items():
+        try:
+            future.result()
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
+                raise BrokerError(f"topic {name} could not be created: {error.args[0].str()}") from error
+    return created
+
+
+def _new_topic(settings: Settings, topic: Topic, partitions: int, replication: int) -> NewTopic:
+    return NewTopic(
+        topic_name(settings, topic),
+        num_partitions=topic.partitions or partitions,
+        replication_factor=replication,
+        config={"cleanup.policy": topic.cleanup, **topic.config},
+    )
+
+
+def check_topics(settings: Settings) -> list[str]:
+    """What differs on the cluster from the table above, one sentence each; empty where all is well."""
+    admin = admin_client(settings)
+    there = cluster_topics(admin, settings)
+    names = {topic.name: topic_name(settings, topic) for topic in TOPICS}
+    missing = [name for name in names.values() if name not in there]
+    found = [f"topic {name} is missing: run `namefree topics create`" for name in missing]
+    present = [topic for topic in TOPICS if names[topic.name] in there]
+    configs = _cluster_configs(admin, [names[topic.name] for topic in present])
+    for topic in present:
+        found += _differences(topic, names[topic.name], there[names[topic.name]], configs[names[topic.name]])
+    return found + _partition_differences(settings, there)
+
+
+def _cluster_configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+    if not names:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    answers = admin.describe_configs(resources)
+    return {
+        resource.name: {key: entry.value for key, entry in answers[resource].result().items()}
+        for resource in resources
+    }
+
+
+def _differences(topic: Topic, name: str, partitions: int, config: dict[str, str]) -> list[str]:
+    found = []
+    if topic.partitions is not None and partitions != topic.partitions:
+        found.append(f"topic {name} has {partitions} partitions, expected {topic.partitions}")
+    for key, value in {"cleanup.policy": topic.cleanup, **topic.config}.items():
+        if config.get(key) != value:
+            found.append(f"topic {name} has {key}={config.get(key)}, expected {value}")
+    return found
+
+
+def _partition_differences(settings: Settings, there: dict[str, int]) -> list[str]:
+    counts = {name: there[name] for topic in CO_PARTITIONED if (name := topic_name(settings, topic)) in there}
+    if len(set(counts.values())) <= 1:
+        return []
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return [f"topics keyed by customer must have equally many partitions, but have: {listed}"]

@@ -1,0 +1,1 @@
+"""What runs: router, aggregator, trainer, replay, customers, metrics, command line."""

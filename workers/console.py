@@ -1,0 +1,107 @@
+"""What a person sees: data on stdout, logs and progress on stderr; bars on a terminal, plain lines off it."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+LINE_EVERY_S = 5.0  # a plain progress line off a terminal: often enough to see life, rare enough for a log
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def start_logging(level: str) -> None:
+    """Plain log lines on stderr: time, level, logger, message."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
+    for noisy in ("aiokafka", "faust", "mode", "matplotlib", "jgo", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def fail(message: str) -> None:
+    """One line of error on stderr."""
+    click.echo(f"Error: {message}", err=True)
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A small table on stdout: text to the left, numbers to the right."""
+    rows = [list(row) for row in rows]
+    table = Table(title=title or None, title_justify="left")
+    for at, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[at], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return "" if value is None else str(value)
+
+
+class Advance(Protocol):
+    """Tells a progress how far the work is."""
+
+    def __call__(self, done: int, note: str = "") -> None: ...
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Advance]:
+    """A bar on a terminal, a line every few seconds off it. Yields `advance(done, note)`, done being absolute."""
+    if err.is_terminal:
+        with _bar() as bar:
+            task = bar.add_task(label, total=total, note="")
+            yield lambda done, note="": bar.update(task, completed=done, note=note)
+    else:
+        yield _line_writer(label, total)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=err,
+    )
+
+
+def _line_writer(label: str, total: int) -> Advance:
+    log = logging.getLogger("namefree.progress")
+    last = [time.monotonic()]
+
+    def advance(done: int, note: str = "") -> None:
+        if done >= total or time.monotonic() - last[0] >= LINE_EVERY_S:
+            last[0] = time.monotonic()
+            log.info("%s: %s of %s %s", label, f"{done:,}", f"{total:,}", note)
+
+    return advance
+
+
+def figures(values: Mapping[str, float], digits: int = 3) -> str:
+    """`a 0.123, b 4.000`: measures on one line."""
+    return ", ".join(f"{name} {value:.{digits}f}" for name, value in values.items())
