@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from topics.errors import BadData, UsageError
-from topics.events import SkillCard, SkillId, Text
+from topics.events import MAX_LINKS, Line, SkillCard, SkillId, Text
 
 Split = Literal["train", "dev"]
 T = TypeVar("T")
