@@ -1,0 +1,253 @@
+"""Distribution statistics: what was chosen, offered, taken and sent away, as sums that merge.
+
+`Statistics` is a commutative monoid: the identity is `Statistics()`, `fold` takes one event in, `merge` joins
+two. What the aggregator gathers from customers and what one epoch of training gathers from its examples are
+the same type. Only whole counts are stored: ratios are made on reading, so that no merge can lose a side.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from topics.errors import BadBundle
+from topics.events import Action, Decision, Outcome, OutcomeKind, SkillCounts, SkillStatistics, StatisticsFold
+
+MILLION = 1_000_000
+FEATURES = ("log_lift_chosen", "log_lift_accepted", "log_lift_instead", "acceptance", "linked")
+"""Columns of `Statistics.features`; each is 0 where nothing is known of a skill.
+
+log_lift_chosen     ln((chosen + 1) / (mean + 1)), mean over the skills asked for
+log_lift_accepted   the same of accepted and enabled
+log_lift_instead    the same of the times it was taken in place of another
+acceptance          (accepted + enabled + 1) / (outcomes + 2), spread from 0…1 to −1…1
+linked              (chosen with a link + 1) / (chosen + 2), spread likewise
+"""
+
+_TOOK = (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED)
+_TOOK_ANOTHER = (*_TOOK, OutcomeKind.CORRECTED)
+_SUMS = tuple(name for name in SkillCounts.__struct_fields__ if name != "offered")
+
+
+class Statistics(Struct, kw_only=True, omit_defaults=True):
+    """Counts of each skill on either side of the link, of pairs chosen → taken instead, and totals."""
+
+    decisions: int = 0
+    outcomes: int = 0
+    none_chosen: int = 0
+    skills: dict[str, SkillStatistics] = {}
+    taken_instead: dict[str, dict[str, int]] = {}
+
+    def fold(self, decision: Decision, outcome: Outcome | None = None) -> "Statistics":
+        """Takes in a decision, or the outcome joined to `decision` (folded before, on its own); returns self.
+
+        Accepted and enabled count for the skill taken; rejected, abandoned and corrected for the skill chosen.
+        A taken skill that is not the chosen one counts as a pair too. Where no skill was chosen, a rejected,
+        abandoned or corrected outcome shows in the totals only.
+
+        >>> chosen = Decision(event_time_ms=0, utterance_id="u", customer_id="c", action=Action.LAUNCH,
+        ...                   skill_id="rides:acme", linked=("rides:acme",))
+        >>> outcome = Outcome(event_time_ms=9, utterance_id="u", customer_id="c",
+        ...                   outcome=OutcomeKind.CORRECTED, skill_id="rides:bolt")
+        >>> statistics = Statistics().fold(chosen).fold(chosen, outcome)
+        >>> statistics.skills["rides:acme"].linked.chosen, statistics.skills["rides:acme"].linked.corrected
+        (1, 1)
+        >>> statistics.taken_instead
+        {'rides:acme': {'rides:bolt': 1}}
+        """
+        if outcome is None:
+            self._fold_decision(decision)
+        else:
+            self._fold_outcome(decision, outcome)
+        return self
+
+    def fold_classifications(
+        self, skill_ids: Sequence[str], chosen: NDArray[np.integer], linked: NDArray[np.integer] | None = None
+    ) -> "Statistics":
+        """Takes in a training epoch's own classifications; returns self.
+
+        `chosen` (skills,) counts how often each skill came first, `linked` (skills,) how many of these times
+        it was among the linked ones (default none). Each classification counts as a decision.
+        """
+        with_link = np.zeros_like(chosen) if linked is None else linked
+        if np.any(with_link > chosen) or np.any(with_link < 0):
+            raise ValueError("linked counts are a part of the chosen ones: between 0 and chosen for each skill")
+        self.decisions += int(chosen.sum())
+        for row in np.flatnonzero(chosen).tolist():
+            counts = self._of(skill_ids[row])
+            counts.linked.chosen += int(with_link[row])
+            counts.unlinked.chosen += int(chosen[row] - with_link[row])
+        return self
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Both together, as a new value; the order never matters."""
+        return merge_all((self, other))
+
+    def share_chosen(self, skill_ids: Sequence[str]) -> NDArray[np.float32]:
+        """(skills,): each skill's share of all choices; zeros where nothing was chosen."""
+        total = sum(both.linked.chosen + both.unlinked.chosen for both in self.skills.values())
+        return (self._column(skill_ids, "chosen") / max(total, 1)).astype(np.float32)
+
+    def features(self, skill_ids: Sequence[str]) -> NDArray[np.float32]:
+        """(skills, F): the columns of `FEATURES`. Lifts compare with the mean of `skill_ids`, so pass all."""
+        taken = self._column(skill_ids, "accepted", "enabled")
+        refused = self._column(skill_ids, "rejected", "abandoned", "corrected")
+        chosen = self._column(skill_ids, "chosen")
+        linked = self._column(skill_ids, "chosen", sides=("linked",))
+        columns = (
+            _log_lift(chosen),
+            _log_lift(taken),
+            _log_lift(self._instead(skill_ids)),
+            _spread(taken, taken + refused),
+            _spread(linked, chosen),
+        )
+        return np.stack(columns, axis=1).astype(np.float32)  # (S, F)
+
+    def version(self) -> str:
+        """The first 12 hex digits of the content's SHA-256; equal counts, equal version. "" for nothing."""
+        canonical = merge_all((self,))
+        if canonical == Statistics():
+            return ""
+        return hashlib.sha256(msgspec.json.encode(canonical, order="deterministic")).hexdigest()[:12]
+
+    def to_json(self) -> bytes:
+        """The counts as JSON, the same bytes for the same counts."""
+        return msgspec.json.encode(merge_all((self,)), order="deterministic")
+
+    @staticmethod
+    def from_json(data: bytes) -> "Statistics":
+        """Reads `to_json`'s bytes. Raises BadBundle."""
+        try:
+            return msgspec.json.decode(data, type=Statistics)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadBundle(f"the statistics cannot be read: {error}") from error
+
+    def to_fold(self, bucket: str, partition: int, offsets: dict[str, int], event_time_ms: int) -> StatisticsFold:
+        """The event that carries these counts; it shares them, so encode it before the next fold."""
+        return StatisticsFold(
+            event_time_ms=event_time_ms,
+            bucket=bucket,
+            partition=partition,
+            offsets=offsets,
+            decisions=self.decisions,
+            outcomes=self.outcomes,
+            none_chosen=self.none_chosen,
+            skills=self.skills,
+            taken_instead=self.taken_instead,
+        )
+
+    @staticmethod
+    def from_fold(fold: StatisticsFold) -> "Statistics":
+        """The counts that an event carries."""
+        return merge_all((_shared(fold),))
+
+    def _fold_decision(self, decision: Decision) -> None:
+        self.decisions += 1
+        self.none_chosen += decision.action is Action.NONE
+        for place, candidate in enumerate(decision.candidates):
+            counts = self._side(candidate.skill_id, candidate.linked or candidate.skill_id in decision.linked)
+            counts.offered += [0] * (place + 1 - len(counts.offered))
+            counts.offered[place] += 1
+            counts.mass_millionths += round(candidate.probability * MILLION)
+        if decision.skill_id is not None:
+            self._side(decision.skill_id, is_linked(decision, decision.skill_id)).chosen += 1
+
+    def _fold_outcome(self, decision: Decision, outcome: Outcome) -> None:
+        self.outcomes += 1
+        kind, chosen = outcome.outcome, decision.skill_id
+        subject = (outcome.skill_id or chosen) if kind in _TOOK else chosen
+        if subject is not None:
+            counts = self._side(subject, is_linked(decision, subject))
+            setattr(counts, kind.value, getattr(counts, kind.value) + 1)
+        if chosen and outcome.skill_id and outcome.skill_id != chosen and kind in _TOOK_ANOTHER:
+            taken = self.taken_instead.setdefault(chosen, {})
+            taken[outcome.skill_id] = taken.get(outcome.skill_id, 0) + 1
+
+    def _of(self, skill_id: str) -> SkillStatistics:
+        found = self.skills.get(skill_id)
+        if found is None:
+            found = self.skills[skill_id] = SkillStatistics()
+        return found
+
+    def _side(self, skill_id: str, linked: bool) -> SkillCounts:
+        both = self._of(skill_id)
+        return both.linked if linked else both.unlinked
+
+    def _column(
+        self, skill_ids: Sequence[str], *names: str, sides: tuple[str, ...] = ("linked", "unlinked")
+    ) -> NDArray[np.float64]:
+        """(skills,): the sum of the named counts; exact up to 2**53."""
+        sums = {
+            skill_id: sum(getattr(getattr(both, side), name) for side in sides for name in names)
+            for skill_id, both in self.skills.items()
+        }
+        return np.array([sums.get(skill_id, 0) for skill_id in skill_ids], dtype=np.float64)
+
+    def _instead(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
+        sums: dict[str, int] = {}
+        for taken in self.taken_instead.values():
+            for skill_id, count in taken.items():
+                sums[skill_id] = sums.get(skill_id, 0) + count
+        return np.array([sums.get(skill_id, 0) for skill_id in skill_ids], dtype=np.float64)
+
+
+def is_linked(decision: Decision, skill_id: str) -> bool:
+    """Whether the customer had linked the skill, as far as the decision knows."""
+    return skill_id in decision.linked or any(c.linked for c in decision.candidates if c.skill_id == skill_id)
+
+
+def merge_all(parts: Iterable[Statistics]) -> Statistics:
+    """All of `parts` together, as a new value without empty cells. Of nothing: the identity."""
+    whole = Statistics()
+    for part in parts:
+        whole.decisions += part.decisions
+        whole.outcomes += part.outcomes
+        whole.none_chosen += part.none_chosen
+        for skill_id, both in part.skills.items():
+            if both != SkillStatistics():
+                _add(whole._of(skill_id).linked, both.linked)
+                _add(whole._of(skill_id).unlinked, both.unlinked)
+        for chosen, taken in part.taken_instead.items():
+            _add_pairs(whole.taken_instead, chosen, taken)
+    return whole
+
+
+def _add(into: SkillCounts, counts: SkillCounts) -> None:
+    for name in _SUMS:
+        setattr(into, name, getattr(into, name) + getattr(counts, name))
+    into.offered = [a + b for a, b in zip_longest(into.offered, counts.offered, fillvalue=0)]
+    while into.offered and not into.offered[-1]:  # a place that nothing was offered at says nothing
+        into.offered.pop()
+
+
+def _add_pairs(into: dict[str, dict[str, int]], chosen: str, taken: dict[str, int]) -> None:
+    for skill_id, count in taken.items():
+        if count:
+            sums = into.setdefault(chosen, {})
+            sums[skill_id] = sums.get(skill_id, 0) + count
+
+
+def _shared(fold: StatisticsFold) -> Statistics:
+    return Statistics(
+        decisions=fold.decisions,
+        outcomes=fold.outcomes,
+        none_chosen=fold.none_chosen,
+        skills=fold.skills,
+        taken_instead=fold.taken_instead,
+    )
+
+
+def _log_lift(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """ln((count + 1) / (mean + 1)): add-one smoothing, so that nothing known gives 0 and not −∞."""
+    mean = float(counts.sum()) / max(len(counts), 1)
+    lift: NDArray[np.float64] = np.log((counts + 1) / (mean + 1))
+    return lift
+
+
+def _spread(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A share with one imagined success and one failure (Laplace), spread to −1…1."""
+    return 2 * (part + 1) / (whole + 2) - 1

@@ -1,0 +1,179 @@
+"""The monoid's laws, and what the readers make of the counts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.statistics import FEATURES, Statistics, is_linked, merge_all
+from topics import codec
+from topics.errors import BadBundle
+from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind, SkillStatistics, StatisticsFold
+
+SKILLS = ("rides:acme", "rides:bolt", "cats:facts")
+_skill = st.sampled_from(SKILLS)
+
+
+def decision(skill_id: str | None = "rides:acme", **given_fields: Any) -> Decision:
+    fields: dict[str, Any] = {"action": Action.NONE if skill_id is None else Action.LAUNCH, **given_fields}
+    return Decision(event_time_ms=0, utterance_id="u", customer_id="c", skill_id=skill_id, **fields)
+
+
+def outcome(kind: OutcomeKind, skill_id: str | None = None) -> Outcome:
+    return Outcome(event_time_ms=1, utterance_id="u", customer_id="c", outcome=kind, skill_id=skill_id)
+
+
+@st.composite
+def decisions(draw: st.DrawFn) -> Decision:
+    listed = draw(st.lists(_skill, unique=True, max_size=3))
+    shares = st.floats(min_value=0, max_value=1)
+    return decision(
+        draw(st.sampled_from([None, *SKILLS])),
+        linked=tuple(draw(st.lists(_skill, unique=True, max_size=2))),
+        candidates=tuple(Candidate(skill_id=s, score=1.0, probability=draw(shares)) for s in listed),
+    )
+
+
+@st.composite
+def joined(draw: st.DrawFn) -> tuple[Decision, Outcome | None]:
+    kind = draw(st.sampled_from(OutcomeKind))
+    taken = draw(_skill if kind is OutcomeKind.CORRECTED else st.one_of(st.none(), _skill))
+    return draw(decisions()), draw(st.one_of(st.none(), st.just(outcome(kind, taken))))
+
+
+def folded(events: list[tuple[Decision, Outcome | None]]) -> Statistics:
+    whole = Statistics()
+    for event in events:
+        whole.fold(*event)
+    return whole
+
+
+@st.composite
+def statistics(draw: st.DrawFn) -> Statistics:
+    chosen = np.array(draw(st.lists(st.integers(0, 5), min_size=3, max_size=3)))
+    return folded(draw(st.lists(joined(), max_size=4))).fold_classifications(SKILLS, chosen, chosen // 2)
+
+
+def test_nothing_is_the_identity_of_nothing() -> None:
+    assert Statistics().merge(Statistics()) == Statistics()
+    assert merge_all([]) == Statistics()
+    assert Statistics().version() == ""
+
+
+@given(statistics())
+def test_merging_nothing_changes_nothing(a: Statistics) -> None:
+    assert a.merge(Statistics()) == a == Statistics().merge(a)
+
+
+@given(statistics(), statistics())
+def test_the_order_of_a_merge_never_matters(a: Statistics, b: Statistics) -> None:
+    assert a.merge(b) == b.merge(a)
+    assert a.merge(b).version() == b.merge(a).version()
+
+
+@given(statistics(), statistics(), statistics())
+def test_the_grouping_of_merges_never_matters(a: Statistics, b: Statistics, c: Statistics) -> None:
+    assert a.merge(b).merge(c) == a.merge(b.merge(c))
+
+
+@given(st.lists(joined(), max_size=6), st.integers(0, 6))
+def test_folding_then_merging_is_merging_then_folding(
+    events: list[tuple[Decision, Outcome | None]], cut: int
+) -> None:
+    assert folded(events[:cut]).merge(folded(events[cut:])) == folded(events)
+
+
+@given(statistics(), statistics())
+def test_a_merge_leaves_its_parts_alone(a: Statistics, b: Statistics) -> None:
+    before = a.to_json(), b.to_json()
+    a.merge(b).fold(decision("rides:bolt"))
+    assert (a.to_json(), b.to_json()) == before
+
+
+@given(statistics())
+def test_counts_survive_the_bundle_and_the_topic(a: Statistics) -> None:
+    assert Statistics.from_json(a.to_json()) == a
+    wire = codec.encode(a.to_fold("2026-11-22T19", 3, {"decisions": 5, "outcomes": 7}, 1))
+    assert Statistics.from_fold(codec.decode(wire, StatisticsFold)) == a
+
+
+def test_empty_cells_of_another_producer_say_nothing() -> None:
+    padded = Statistics(skills={"rides:acme": SkillStatistics()}, taken_instead={"rides:acme": {"cats:facts": 0}})
+    assert padded.version() == ""
+    assert Statistics.from_fold(padded.to_fold("b", 0, {}, 0)) == Statistics()
+
+
+def test_damaged_statistics_are_refused_in_one_sentence() -> None:
+    with pytest.raises(BadBundle, match="the statistics cannot be read: Expected `int`"):
+        Statistics.from_json(b'{"decisions": "many"}')
+
+
+def test_a_decision_counts_its_choice_and_each_place_on_its_side_of_the_link() -> None:
+    listed = (
+        Candidate(skill_id="rides:acme", score=2.0, probability=0.75, linked=True),
+        Candidate(skill_id="rides:bolt", score=1.0, probability=0.25),
+    )
+    found = Statistics().fold(decision("rides:acme", candidates=listed))
+    acme, bolt = found.skills["rides:acme"], found.skills["rides:bolt"]
+    assert (acme.linked.chosen, acme.linked.offered, acme.linked.mass_millionths) == (1, [1], 750_000)
+    assert (bolt.unlinked.chosen, bolt.unlinked.offered, bolt.unlinked.mass_millionths) == (0, [0, 1], 250_000)
+    assert acme.unlinked.chosen == 0
+
+
+@pytest.mark.parametrize("kind", ["rejected", "abandoned", "corrected"])
+def test_what_the_customer_refused_counts_for_the_chosen_skill(kind: str) -> None:
+    found = Statistics().fold(decision(), outcome(OutcomeKind(kind), "rides:bolt"))
+    assert getattr(found.skills["rides:acme"].unlinked, kind) == 1
+    assert "rides:bolt" not in found.skills
+
+
+def test_what_the_customer_took_counts_for_the_taken_skill_and_as_a_pair() -> None:
+    found = Statistics().fold(decision(), outcome(OutcomeKind.ACCEPTED, "rides:bolt"))
+    assert found.skills["rides:bolt"].unlinked.accepted == 1
+    assert found.taken_instead == {"rides:acme": {"rides:bolt": 1}}
+
+
+def test_an_outcome_after_no_choice_shows_in_the_totals_only() -> None:
+    found = Statistics().fold(decision(None), outcome(OutcomeKind.CORRECTED, "rides:bolt"))
+    assert (found.outcomes, found.skills, found.taken_instead) == (1, {}, {})
+
+
+def test_a_link_is_known_from_the_list_or_from_the_candidate() -> None:
+    listed = (Candidate(skill_id="rides:bolt", score=1.0, probability=0.5, linked=True),)
+    made = decision(candidates=listed, linked=("rides:acme",))
+    assert is_linked(made, "rides:acme")
+    assert is_linked(made, "rides:bolt")
+    assert not is_linked(made, "cats:facts")
+
+
+def test_a_training_epoch_is_folded_as_one_by_one() -> None:
+    single = Statistics()
+    for skill_id in ("rides:acme", "rides:acme", "cats:facts"):
+        single.fold(decision(skill_id))
+    assert Statistics().fold_classifications(SKILLS, np.array([2, 0, 1])) == single
+
+
+def test_more_linked_than_chosen_is_refused() -> None:
+    with pytest.raises(ValueError, match="linked counts are a part of the chosen ones"):
+        Statistics().fold_classifications(SKILLS, np.array([1, 0, 0]), np.array([2, 0, 0]))
+
+
+def test_nothing_known_reads_as_zeros() -> None:
+    assert Statistics().share_chosen(SKILLS).tolist() == [0, 0, 0]
+    assert not Statistics().features(SKILLS).any()
+    assert Statistics().features([]).shape == (0, len(FEATURES))
+
+
+def test_features_follow_their_formulas() -> None:
+    found = Statistics().fold_classifications(SKILLS, np.array([5, 1, 0]), np.array([4, 0, 0]))
+    found.fold(decision(), outcome(OutcomeKind.ACCEPTED))
+    found.fold(decision(), outcome(OutcomeKind.CORRECTED, "rides:bolt"))
+    acme, bolt, facts = found.features(SKILLS).tolist()
+    third = np.log(4 / 3)  # the mean of one event over three skills, plus one
+    assert acme == pytest.approx([np.log(6 / 3), np.log(2) - third, -third, 0, 2 * 5 / 7 - 1], abs=1e-6)
+    assert bolt == pytest.approx([np.log(2 / 3), -third, np.log(2) - third, 0, 2 / 3 - 1], abs=1e-6)
+    assert facts == pytest.approx([np.log(1 / 3), -third, -third, 0, 0], abs=1e-6)
+    assert found.features(SKILLS).dtype == np.float32
+    assert found.share_chosen(SKILLS) == pytest.approx([5 / 6, 1 / 6, 0])
