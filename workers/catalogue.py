@@ -1,0 +1,42 @@
+"""Puts a catalogue's cards on the `skills` topic."""
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from topics.codec import encode
+from topics.errors import BadData, BadEvent
+from topics.events import SkillCard
+from topics.kafka import partitions_of
+from topics.registry import SKILLS, topic_name
+from topics.settings import Settings
+from workers.console import Advance
+from workers.sender import Sender
+
+
+def load_catalogue(
+    settings: Settings, cards: Sequence[SkillCard], advance: Advance = lambda done, note="": None
+) -> int:
+    """Sends every card, keyed by its skill_id, and waits for the acknowledgements; returns how many.
+
+    A card that was there is replaced; skills that are not among `cards` stay as they are.
+    Raises BadData where a card is larger than an event may be, BrokerError where the topic is missing.
+    """
+    topic = topic_name(settings, SKILLS)
+    partitions_of(settings, topic)
+    now_ms = time.time_ns() // 1_000_000
+    values = [_encoded(msgspec.structs.replace(card, event_time_ms=now_ms)) for card in cards]
+    sender = Sender(settings)
+    for done, (card, value) in enumerate(zip(cards, values, strict=True), 1):
+        sender.send(topic, card.skill_id, value)
+        advance(done)
+    sender.flush()
+    return len(cards)
+
+
+def _encoded(card: SkillCard) -> bytes:
+    try:
+        return encode(card)
+    except BadEvent as error:
+        raise BadData(f"the card of {card.skill_id!r} cannot be sent: {error}") from error

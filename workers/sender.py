@@ -1,0 +1,48 @@
+"""Sends many messages and knows that every one arrived."""
+
+from confluent_kafka import KafkaError, Message
+
+from topics.errors import BrokerError
+from topics.kafka import producer
+from topics.settings import Settings
+
+FLUSH_TIMEOUT_S = 60.0  # longer than a broker's restart, shorter than an operator's patience
+
+
+class Sender:
+    """An idempotent producer; a message that was not acknowledged is an error at the next call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer = producer(settings)
+        self._failed: str | None = None
+
+    def send(self, topic: str, key: str, value: bytes) -> None:
+        """Hands one message over; waits while the client's queue is full. Raises BrokerError."""
+        while True:
+            try:
+                self._producer.produce(topic, value, key, on_delivery=self._delivered)
+                break
+            except BufferError:
+                self.poll(0.1)
+        self.poll()
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """Takes acknowledgements in. Raises BrokerError where a message was refused."""
+        self._producer.poll(timeout_s)
+        if self._failed:
+            raise BrokerError(f"a message could not be sent to {self._settings.bootstrap}: {self._failed}")
+
+    def flush(self) -> None:
+        """Returns when every message is acknowledged. Raises BrokerError where one was not within a minute."""
+        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        self.poll()
+        if left:
+            raise BrokerError(
+                f"{left} messages were not acknowledged by {self._settings.bootstrap} "
+                f"within {FLUSH_TIMEOUT_S:.0f} s"
+            )
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed = f"{message.topic()}: {error.str()}"
