@@ -1,0 +1,114 @@
+"""`namefree route`."""
+
+from pathlib import Path
+
+import click
+import msgspec
+import orjson
+
+from model.selector import Selector
+from topics.settings import Settings
+from workers.lifecycle import stop_on_signals
+from workers.router import Commit
+from workers.router_process import RouterOptions, run_router
+
+DEFAULTS = RouterOptions()
+
+
+def print_commit(commit: Commit) -> None:
+    """One JSON line for a committed batch."""
+    click.echo(orjson.dumps(msgspec.to_builtins(commit)))
+
+
+def be_silent(_commit: Commit) -> None:
+    """Without --json nothing is printed."""
+
+
+@click.command()
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Serve this bundle alone, instead of the release that the releases topic names.",
+)
+@click.option("--group", default=DEFAULTS.group, show_default=True, help="The routers that share the work.")
+@click.option(
+    "--instance",
+    default="",
+    help="This router's name in its group; no two at once. One that a restart keeps shortens the recovery after "
+    "a kill by up to 15 s.  [default: a new one each start]",
+)
+@click.option(
+    "--group-protocol",
+    type=click.Choice(["classic", "consumer"]),
+    default=DEFAULTS.group_protocol,
+    show_default=True,
+    help="classic: cooperative-sticky; consumer: the broker assigns (KIP-848).",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 10_000),
+    default=DEFAULTS.batch,
+    show_default=True,
+    help="Most utterances in one transaction.",
+)
+@click.option(
+    "--max-dead-share",
+    type=click.FloatRange(0, 1),
+    default=DEFAULTS.max_dead_share,
+    show_default=True,
+    help="Stop when this share of the last 10,000 events could not be taken; 0 never stops.",
+)
+@click.option("--metrics-host", default=DEFAULTS.metrics_host, show_default=True)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    default=DEFAULTS.metrics_port,
+    show_default=True,
+    help="/metrics, /live and /ready; 0 takes any free port and logs it.",
+)
+@click.option(
+    "--until-idle",
+    "until_idle_s",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="End once nothing came for so long.  [default: never]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each committed batch.")
+@click.pass_obj
+def command(
+    settings: Settings,
+    bundle: Path | None,
+    group: str,
+    instance: str,
+    group_protocol: str,
+    batch: int,
+    max_dead_share: float,
+    metrics_host: str,
+    metrics_port: int,
+    until_idle_s: float,
+    as_json: bool,
+) -> None:
+    """The router: decides each utterance exactly once.
+
+    Takes part in a group, so start as many as there is work for. Follows the releases topic and changes to a new
+    release while it runs. SIGTERM and SIGINT finish the batch, a second one ends at once.
+
+    \b
+    Example:
+      namefree route
+      namefree route --bundle runs/first --metrics-port 0 --until-idle 5 --json
+    """
+    options = RouterOptions(
+        group=group,
+        instance=instance,
+        group_protocol=group_protocol,
+        batch=batch,
+        bundle=bundle,
+        max_dead_share=max_dead_share,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        until_idle_s=until_idle_s,
+    )
+    with stop_on_signals() as stop:
+        run_router(settings, options, Selector.load, stop, print_commit if as_json else be_silent)

@@ -1,0 +1,233 @@
+"""Every metric's name, in this one file. A metrics object takes its registry, so that two workers never collide.
+
+Base units in the suffix, `_total` on counters, label values created up front where they are known. A customer,
+a text or a skill is never a label.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from socketserver import ThreadingMixIn
+from threading import Thread
+from time import perf_counter
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+
+from topics.errors import WorkerError
+from topics.events import Action
+
+STAGES = ("decode", "decide", "produce", "commit", "reload", "restore")
+DEAD_REASONS = (
+    "null_value",
+    "empty_value",
+    "too_large",
+    "not_json",
+    "not_an_object",
+    "duplicate_key",
+    "too_deep",
+    "unknown_schema",
+    "invalid",
+    "wrong_key",
+    "undecidable",
+    "other",  # a reason that this list does not know yet, so that the label stays bounded
+)
+STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+END_TO_END_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class RouterMetrics:
+    """What the router tells Prometheus."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.consumed = _consumed(registry, ("utterances", "links", "releases"))
+        self.dead_letters = _dead_letters(registry, ("utterances",))
+        self.statistics_age_s = _statistics_age(registry)
+        self.stage_s = Histogram(
+            "namefree_stage_seconds",
+            "Time a batch spends in one stage of the router.",
+            ["stage"],
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self.end_to_end_s = Histogram(
+            "namefree_end_to_end_seconds",
+            "From an utterance's event time to its committed decision.",
+            buckets=END_TO_END_BUCKETS_S,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "namefree_batch_size", "Utterances a transaction.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self.transactions = Counter(
+            "namefree_transactions_total", "Kafka transactions by outcome.", ["outcome"], registry=registry
+        )
+        self.rebalances = Counter(
+            "namefree_rebalances_total", "Changes of the assigned partitions.", ["type"], registry=registry
+        )
+        self.lag = Gauge(
+            "namefree_consumer_lag",
+            "Messages of an assigned partition that are not decided yet.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.decisions = Counter(
+            "namefree_decisions_total", "Committed decisions by action.", ["action"], registry=registry
+        )
+        self.release_info = Gauge(
+            "namefree_release_info", "1 for the release that serves.", ["release"], registry=registry
+        )
+        self.release_loaded = Gauge(
+            "namefree_release_loaded", "1 once a release serves, 0 while none does.", registry=registry
+        )
+        self.release_failures = Counter(
+            "namefree_release_failures_total",
+            "Releases that could not be taken; the one before goes on serving.",
+            registry=registry,
+        )
+        self.links_customers = Gauge(
+            "namefree_links_customers", "Customers whose links are held.", registry=registry
+        )
+        self.bad_links = Counter(
+            "namefree_bad_links_total", "Malformed links events that were passed over.", registry=registry
+        )
+        _create(self.stage_s, STAGES)
+        _create(self.transactions, ("committed", "aborted"))
+        _create(self.rebalances, ("assigned", "revoked", "lost"))
+        _create(self.decisions, tuple(Action))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times the body as stage `name`."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.stage_s.labels(name).observe(perf_counter() - start)
+
+    def serving(self, release: str) -> None:
+        """Shows `release` as the only one that serves."""
+        self.release_info.clear()
+        self.release_info.labels(release).set(1)
+        self.release_loaded.set(1)
+
+
+class AggregatorMetrics:
+    """What the aggregator tells Prometheus."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.consumed = _consumed(registry, ("decisions", "outcomes"))
+        self.dead_letters = _dead_letters(registry, ("decisions", "outcomes"))
+        self.statistics_age_s = _statistics_age(registry)
+        self.folds = Counter(
+            "namefree_folds_total", "Events folded into the statistics.", ["kind"], registry=registry
+        )
+        self.fold_writes = Counter(
+            "namefree_fold_writes_total", "Folds written to the statistics topic.", registry=registry
+        )
+        self.fold_write_s = Histogram(
+            "namefree_fold_write_seconds",
+            "Time to write one fold.",
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self.pending_decisions = Gauge(
+            "namefree_pending_decisions", "Decisions whose outcome is awaited.", registry=registry
+        )
+        _create(self.folds, ("decision", "outcome"))
+
+
+def _consumed(registry: CollectorRegistry, topics: Sequence[str]) -> Counter:
+    counter = Counter("namefree_messages_consumed_total", "Messages taken in.", ["topic"], registry=registry)
+    _create(counter, topics)
+    return counter
+
+
+def _dead_letters(registry: CollectorRegistry, topics: Sequence[str]) -> Counter:
+    counter = Counter(
+        "namefree_dead_letters_total",
+        "Events that could not be taken, by source topic and reason.",
+        ["topic", "reason"],
+        registry=registry,
+    )
+    for topic in topics:
+        for reason in DEAD_REASONS:
+            counter.labels(topic, reason)
+    return counter
+
+
+def _statistics_age(registry: CollectorRegistry) -> Gauge:
+    """NaN until somebody sets it: an age that is not known must not look like a young one."""
+    gauge = Gauge("namefree_statistics_age_seconds", "Age of the statistics in use.", registry=registry)
+    gauge.set(float("nan"))
+    return gauge
+
+
+def _create(metric: Counter | Histogram, values: Sequence[str]) -> None:
+    for value in values:
+        metric.labels(value)
+
+
+def bounded_reason(reason: str) -> str:
+    """`reason` as a label: itself where it is known, else `other`."""
+    return reason if reason in DEAD_REASONS else "other"
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    allow_reuse_address = True  # a restarted worker gets its port back at once
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """A scrape every few seconds is no news."""
+
+
+def _always() -> bool:
+    return True
+
+
+@contextmanager
+def serve_metrics(
+    registry: CollectorRegistry,
+    host: str,
+    port: int,
+    live: Callable[[], bool] = _always,
+    ready: Callable[[], bool] = _always,
+) -> Iterator[int]:
+    """Serves `/metrics`, `/live` and `/ready` (200 or 503) while the body runs, and yields the port.
+
+    Port 0 takes any free one. Raises WorkerError where the port is taken.
+    """
+    try:
+        server = make_server(host, port, _pages(registry, live, ready), _Server, _Silent)
+    except OSError as error:
+        raise WorkerError(
+            f"metrics cannot be served at {host}:{port} ({error.strerror}): choose another with --metrics-port"
+        ) from error
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _pages(registry: CollectorRegistry, live: Callable[[], bool], ready: Callable[[], bool]) -> Any:
+    metrics = make_wsgi_app(registry)
+    checks = {"/live": live, "/ready": ready}
+
+    def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        check = checks.get(environ["PATH_INFO"])
+        if check is None:
+            return metrics(environ, start_response)
+        passed = check()
+        start_response("200 OK" if passed else "503 Service Unavailable", [("Content-Type", "text/plain")])
+        return [b"yes\n" if passed else b"no\n"]
+
+    return page

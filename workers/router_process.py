@@ -1,0 +1,129 @@
+"""Puts a router together: topics checked, release loaded, group joined, metrics served; then the loop."""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from msgspec import Struct
+from prometheus_client import CollectorRegistry
+
+from topics.errors import BrokerError
+from topics.kafka import admin_client, cluster_topics
+from topics.registry import DEAD_LETTERS, DECISIONS, LINKS, RELEASES, UTTERANCES, topic_name
+from topics.settings import Settings
+from workers.dead_letters import Ceiling
+from workers.links import LinksTable
+from workers.metrics import RouterMetrics, serve_metrics
+from workers.router import Commit, Router
+from workers.serving import FixedBundle, Loader, ReleaseFollower, wait_for_release
+from workers.source import UtteranceSource
+from workers.transactions import open_sink
+
+log = logging.getLogger("namefree.router")
+
+MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # a dead letter with a bad value of 1 MB in it, as the topic allows
+
+
+class RouterOptions(Struct, frozen=True, kw_only=True):
+    """What can be chosen about a router; `namefree route --help` says what each is for."""
+
+    group: str = "namefree-router"
+    instance: str = ""  # "": a new name at each start
+    group_protocol: str = "classic"
+    batch: int = 512
+    bundle: Path | None = None  # None: follow the releases topic
+    max_dead_share: float = 0.5
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9108
+    until_idle_s: float = 0.0
+
+
+def run_router(
+    settings: Settings,
+    options: RouterOptions,
+    load: Loader,
+    stop: threading.Event,
+    report: Callable[[Commit], None],
+) -> None:
+    """Runs a router until `stop` is set. Raises NamefreeError where it cannot start or cannot go on."""
+    check_router_topics(settings)
+    metrics = RouterMetrics(CollectorRegistry())
+    with ExitStack() as stack:
+        router: list[Router] = []  # empty until the group is joined; the probes look in here
+        port = stack.enter_context(
+            serve_metrics(
+                metrics.registry,
+                options.metrics_host,
+                options.metrics_port,
+                live=lambda: not router or router[0].is_live(),
+                ready=lambda: bool(router) and router[0].is_ready(),
+            )
+        )
+        log.info("metrics at http://%s:%d/metrics", options.metrics_host, port)
+        serving = stack.enter_context(closing(_serving(settings, options.bundle, load, metrics)))
+        wait_for_release(serving, stop)
+        if stop.is_set():
+            return
+        identity = transactional_id(settings, options)
+        sink = open_sink(_with_large_messages(settings), identity)
+        links = stack.enter_context(closing(LinksTable(settings, metrics)))
+        source = stack.enter_context(
+            closing(UtteranceSource(settings, options.group, options.group_protocol, options.batch, metrics))
+        )
+        log.info("routing as %s", identity)
+        router.append(
+            Router(
+                source=source,
+                sink=sink,
+                links=links,
+                serving=serving,
+                metrics=metrics,
+                ceiling=Ceiling(options.max_dead_share),
+                decisions=topic_name(settings, DECISIONS),
+                dead_letters=topic_name(settings, DEAD_LETTERS),
+                report=report,
+            )
+        )
+        router[0].run(stop, options.until_idle_s)
+
+
+def transactional_id(settings: Settings, options: RouterOptions) -> str:
+    """Names the router's transactions. A name that stays the same across a restart shortens the recovery after
+    a kill: the new process ends the transaction that the old one left open at once, where another name has
+    readers and the next owner wait for the transaction's timeout (15 s). Two at once fence each other."""
+    instance = options.instance or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{settings.prefix}{options.group}-{instance}"
+
+
+def check_router_topics(settings: Settings) -> None:
+    """Raises BrokerError where a topic is missing, or where requests and links would not meet."""
+    there = cluster_topics(admin_client(settings), settings)
+    for topic in (UTTERANCES, LINKS, DECISIONS, DEAD_LETTERS, RELEASES):
+        name = topic_name(settings, topic)
+        if name not in there:
+            raise BrokerError(f"topic {name} is missing at {settings.bootstrap}: run `namefree topics create`")
+    requests, links = (there[topic_name(settings, topic)] for topic in (UTTERANCES, LINKS))
+    if requests != links:
+        raise BrokerError(
+            f"topic {topic_name(settings, UTTERANCES)} has {requests} partitions and "
+            f"{topic_name(settings, LINKS)} has {links}: a customer's requests and links must share a partition, "
+            "see `namefree topics check`"
+        )
+
+
+def _serving(
+    settings: Settings, bundle: Path | None, load: Loader, metrics: RouterMetrics
+) -> FixedBundle | ReleaseFollower:
+    if bundle is not None:
+        return FixedBundle(bundle, load, metrics)
+    return ReleaseFollower(settings, load, metrics)
+
+
+def _with_large_messages(settings: Settings) -> Settings:
+    kafka = {"message.max.bytes": str(MESSAGE_MAX_BYTES), **settings.kafka}
+    return Settings(bootstrap=settings.bootstrap, prefix=settings.prefix, kafka=kafka)
