@@ -14,9 +14,18 @@ import msgspec
 import orjson
 
 from topics.errors import BadEvent
-from topics.events import MAX_EVENT_BYTES, MAX_FOLD_BYTES, SCHEMA, Event, StatisticsFold
+from topics.events import (
+    MAX_DEAD_LETTER_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_FOLD_BYTES,
+    SCHEMA,
+    DeadLetter,
+    Event,
+    StatisticsFold,
+)
 
 MAX_DEPTH = 12  # the deepest event (a card's slot values) has 6 levels
+LIMITS_BYTES: dict[object, int] = {StatisticsFold: MAX_FOLD_BYTES, DeadLetter: MAX_DEAD_LETTER_BYTES}
 E = TypeVar("E", bound=Event)
 
 
@@ -64,8 +73,8 @@ def check_key(key: bytes | None, expected: str, source: Source) -> None:
         raise BadEvent(f"the key of {source} is {shown!r}, but its value names {expected!r}", "wrong_key")
 
 
-def _limit_bytes(kind: type[Event]) -> int:
-    return MAX_FOLD_BYTES if kind is StatisticsFold else MAX_EVENT_BYTES
+def _limit_bytes(kind: object) -> int:
+    return LIMITS_BYTES.get(kind, MAX_EVENT_BYTES)
 
 
 def _too_large(what: str, size_bytes: int, limit_bytes: int) -> str:

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, field
 SCHEMA = 1
 MAX_EVENT_BYTES = 256 * 1024  # above the largest honest event (500 links of 200 characters), far below 1 MB
 MAX_FOLD_BYTES = 8 * 1024 * 1024  # a fold of one hour in which 50,000 skills were active
+MAX_DEAD_LETTER_BYTES = 2 * 1024 * 1024  # a bad value of 1 MB grows by a third in base64
 MAX_TEXT_CHARS = 4_000
 MAX_LINKS = 500
 MAX_CANDIDATES = 100

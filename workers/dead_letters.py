@@ -13,6 +13,8 @@ from workers.source import place_of
 MAX_VALUE_BYTES = 1024 * 1024  # a broker's own default limit for a message; base64 makes 1.4 MB of it
 MAX_KEY_BYTES = 64 * 1024  # no honest key comes near; bounds the letter together with the value
 
+MAX_MESSAGE_CHARS = 2_000  # an error may quote the value that it is about
+
 
 def dead_letter(message: Message, error: BadEvent, event_time_ms: int | None = None) -> bytes:
     """The dead letter for `message`, encoded: why, where it stood, and its bytes, cut where they are too many."""
@@ -23,7 +25,7 @@ def dead_letter(message: Message, error: BadEvent, event_time_ms: int | None = N
         DeadLetter(
             event_time_ms=int(time.time() * 1000) if event_time_ms is None else event_time_ms,
             reason=error.reason,
-            message=f"{error}{key_note}{value_note}",
+            message=f"{str(error)[:MAX_MESSAGE_CHARS]}{key_note}{value_note}",
             topic=message.topic() or "",
             partition=partition,
             offset=offset,
