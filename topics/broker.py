@@ -253,7 +253,7 @@ def _end(state: BrokerState, grace_s: float, log: Callable[[str], None]) -> None
         with suppress(ProcessLookupError):
             os.kill(state.pid, signal.SIGTERM)
     if not _gone(state, grace_s):
-        log(f"process {state.pid} did not end within {grace_s:.0f} s: killed")
+        log(f"process {state.pid} did not end within {grace_s:g} s: killed")
         with suppress(ProcessLookupError):  # it may have ended just now
             os.kill(state.pid, signal.SIGKILL)
         _gone(state, GRACE_S)

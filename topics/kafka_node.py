@@ -144,7 +144,7 @@ def wait_until_it_answers(node: Node, alive: Callable[[], bool], deadline_s: flo
 
 def is_node_of(pid: int, folder: Path) -> bool:
     """Whether that process is the node of that folder: process ids are given out again."""
-    return str(folder / "server.properties") in _command_line(pid)
+    return f"kafka.Kafka {folder / 'server.properties'}" in _command_line(pid)
 
 
 def _command_line(pid: int) -> str:
