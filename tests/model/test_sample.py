@@ -14,7 +14,9 @@ from model.sample import SAMPLE_DIR
 from model.sample.family import Family
 from model.sample.generate import encode, generate
 from model.sample.links import MAX_LINKS, Market, draw_links, family_of
+from model.sample.phrases import draw_phrases
 from model.sample.template import choose_words, fill_slots
+from topics.errors import BadData
 from topics.events import SkillCard, Utterance
 
 NORMAL = re.compile(r"[a-z0-9]+( [a-z0-9]+){0,19}")
@@ -158,6 +160,28 @@ def test_templates_nest_and_leave_optional_parts_out() -> None:
 def test_a_slot_that_comes_twice_gets_two_values() -> None:
     filled = fill_slots("a {city} to {city}", {"city": ["oslo", "lima"]}, lambda options: options[0])
     assert filled == "an oslo to lima"
+
+
+def tiny_family(phrases: int) -> Family:
+    intents = [
+        {"name": "fly", "description": "", "slots": ["pet"], "asks": ["(book|get) a seat", "a seat for {pet}"]},
+        {"name": "eat", "description": "", "asks": ["bring me soup"]},
+    ]
+    skill = {"brand": "b", "name": "B", "description": "", "reviews": 0, "phrases": phrases, "yes": ["fly"]}
+    skill["no"] = ["fly.pet", "eat"]
+    shape = {"family": "f", "category": "", "link_share": 0.5, "values": {"pet": ["a cat", "a dog"]}}
+    return msgspec.convert({**shape, "intents": intents, "skills": [skill]}, Family)
+
+
+def test_a_skill_gets_no_phrase_of_an_intent_or_slot_that_it_answers_with_no() -> None:
+    family = tiny_family(phrases=2)
+    assert {*draw_phrases(family, family.skills[0], Random(1))} == {"book a seat", "get a seat"}
+
+
+def test_templates_that_cannot_give_enough_phrases_are_refused() -> None:
+    family = tiny_family(phrases=3)
+    with pytest.raises(BadData, match="f:b gets 2 of 3 phrases; write more asks"):
+        draw_phrases(family, family.skills[0], Random(1))
 
 
 def test_a_family_that_names_an_unknown_intent_is_refused() -> None:
