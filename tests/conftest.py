@@ -4,11 +4,14 @@ Which broker: the cluster that NAMEFREE_BOOTSTRAP names; else `--broker=embedded
 where it cannot start; else `--broker=testcontainers`, which skips by name where Docker or the image is absent.
 """
 
+import gc
 import os
 import re
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -93,13 +96,28 @@ def _container(image: str) -> Iterator[Broker]:
 
 
 def _need_image(image: str) -> None:
-    docker = pytest.importorskip("docker", reason="--broker=testcontainers: the docker package is not installed")
+    with warnings.catch_warnings():
+        # docker's client forgets a socket where nobody answers; collected here, it fails no later test.
+        warnings.simplefilter("ignore", ResourceWarning)
+        missing = _what_is_missing(image)
+        gc.collect()
+    if missing:
+        pytest.skip(f"--broker=testcontainers: {missing}")
+
+
+def _what_is_missing(image: str) -> str | None:
     try:
-        docker.from_env().images.get(image)
+        import docker  # type: ignore[import-untyped]  # it ships no types
+    except ImportError:
+        return "the docker package is not installed"
+    try:
+        with closing(docker.from_env()) as client:
+            client.images.get(image)
     except docker.errors.ImageNotFound:
-        pytest.skip(f"--broker=testcontainers: image {image} is absent (docker pull {image})")
+        return f"image {image} is absent (docker pull {image})"
     except docker.errors.DockerException as error:
-        pytest.skip(f"--broker=testcontainers: no Docker answers ({error})")
+        return f"no Docker answers ({error})"
+    return None
 
 
 @pytest.fixture
