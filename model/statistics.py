@@ -6,7 +6,7 @@ the same type. Only whole counts are stored: ratios are made on reading, so that
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import zip_longest
 
 import msgspec
@@ -59,10 +59,23 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         >>> statistics.taken_instead
         {'rides:acme': {'rides:bolt': 1}}
         """
-        if outcome is None:
-            self._fold_decision(decision)
-        else:
-            self._fold_outcome(decision, outcome)
+        if outcome is not None:
+            return self.fold_outcome(decision.skill_id, linked_skills(decision), outcome.outcome, outcome.skill_id)
+        self._fold_decision(decision)
+        return self
+
+    def fold_outcome(
+        self, chosen: str | None, linked: Container[str], kind: OutcomeKind, taken: str | None
+    ) -> "Statistics":
+        """Takes in an outcome of a decision of which only the choice and the links were kept; returns self."""
+        self.outcomes += 1
+        subject = (taken or chosen) if kind in _TOOK else chosen
+        if subject is not None:
+            counts = self._side(subject, subject in linked)
+            setattr(counts, kind.value, getattr(counts, kind.value) + 1)
+        if chosen and taken and taken != chosen and kind in _TOOK_ANOTHER:
+            pairs = self.taken_instead.setdefault(chosen, {})
+            pairs[taken] = pairs.get(taken, 0) + 1
         return self
 
     def fold_classifications(
@@ -146,26 +159,16 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         return merge_all((_shared(fold),))
 
     def _fold_decision(self, decision: Decision) -> None:
+        linked = linked_skills(decision)
         self.decisions += 1
         self.none_chosen += decision.action is Action.NONE
         for place, candidate in enumerate(decision.candidates):
-            counts = self._side(candidate.skill_id, candidate.linked or candidate.skill_id in decision.linked)
+            counts = self._side(candidate.skill_id, candidate.skill_id in linked)
             counts.offered += [0] * (place + 1 - len(counts.offered))
             counts.offered[place] += 1
             counts.mass_millionths += round(candidate.probability * MILLION)
         if decision.skill_id is not None:
-            self._side(decision.skill_id, is_linked(decision, decision.skill_id)).chosen += 1
-
-    def _fold_outcome(self, decision: Decision, outcome: Outcome) -> None:
-        self.outcomes += 1
-        kind, chosen = outcome.outcome, decision.skill_id
-        subject = (outcome.skill_id or chosen) if kind in _TOOK else chosen
-        if subject is not None:
-            counts = self._side(subject, is_linked(decision, subject))
-            setattr(counts, kind.value, getattr(counts, kind.value) + 1)
-        if chosen and outcome.skill_id and outcome.skill_id != chosen and kind in _TOOK_ANOTHER:
-            taken = self.taken_instead.setdefault(chosen, {})
-            taken[outcome.skill_id] = taken.get(outcome.skill_id, 0) + 1
+            self._side(decision.skill_id, decision.skill_id in linked).chosen += 1
 
     def _of(self, skill_id: str) -> SkillStatistics:
         found = self.skills.get(skill_id)
@@ -195,9 +198,9 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         return np.array([sums.get(skill_id, 0) for skill_id in skill_ids], dtype=np.float64)
 
 
-def is_linked(decision: Decision, skill_id: str) -> bool:
-    """Whether the customer had linked the skill, as far as the decision knows."""
-    return skill_id in decision.linked or any(c.linked for c in decision.candidates if c.skill_id == skill_id)
+def linked_skills(decision: Decision) -> frozenset[str]:
+    """What the customer had linked as far as the decision knows: its `linked`, and candidates marked so."""
+    return frozenset(decision.linked).union(c.skill_id for c in decision.candidates if c.linked)
 
 
 def merge_all(parts: Iterable[Statistics]) -> Statistics:

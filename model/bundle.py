@@ -1,0 +1,212 @@
+"""A bundle: all that a router needs to decide, in a folder that cannot run code.
+
+    manifest.json            format, digest, settings, measures, provenance
+    shortlister.safetensors  weights
+    reranker.safetensors     weights
+    catalogue.jsonl          the skills' cards, by row
+    vocabulary.json          words and their weights
+    statistics.json          the counts whose features are fed in
+
+The digest covers the bytes of every file and the manifest's own fields. A damaged, cut or foreign bundle is
+refused with one sentence; a folder appears whole or not at all.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors.torch
+from msgspec import Struct
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from model.catalogue import Catalogue
+from model.reranker import Declarations, Reranker, RerankerSettings
+from model.shortlister import Shortlister, ShortlisterSettings
+from model.statistics import Statistics
+from model.text import TextSettings, Vocabulary
+from topics.errors import BadBundle
+from topics.events import SkillCard
+
+FORMAT = "namefree-bundle/1"
+MAX_FILE_BYTES = 4 * 1024**3  # 50,000 skills take 0.1 GB; more than this is no bundle of ours
+FILES = (
+    "shortlister.safetensors",
+    "reranker.safetensors",
+    "catalogue.jsonl",
+    "vocabulary.json",
+    "statistics.json",
+)
+
+
+class Costs(Struct, frozen=True, kw_only=True):
+    """What a customer pays, in units of a wrong launch. See `model.selector.choose`."""
+
+    wrong: float = 1.0  # a skill opens that was not meant
+    question: float = 0.35  # being asked which of three
+    missed: float = 0.9  # silence where a skill should have answered
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What the bundle is and where it comes from. `provenance`: seed, rows, parent, statistics."""
+
+    format: str = FORMAT
+    digest: str = ""
+    skills: int = 0
+    text: TextSettings = TextSettings()
+    shortlister: ShortlisterSettings = ShortlisterSettings()
+    reranker: RerankerSettings = RerankerSettings()
+    costs: Costs = Costs()
+    provenance: dict[str, str | int | float] = {}
+    measures: dict[str, float] = {}
+    files: dict[str, str] = {}
+
+    @property
+    def release(self) -> str:
+        """The id under which the bundle is released: the digest's first 12 hex digits."""
+        return self.digest[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle in memory."""
+
+    manifest: Manifest
+    catalogue: Catalogue
+    vocabulary: Vocabulary
+    shortlister: Shortlister
+    declarations: Declarations
+    reranker: Reranker
+    statistics: Statistics
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> Manifest:
+    """Writes the bundle to `folder`, replacing a bundle that is there, and returns its manifest.
+
+    Raises BadBundle where the folder is something else than a bundle.
+    """
+    if folder.exists() and not (folder / "manifest.json").exists():
+        raise BadBundle(f"{folder} exists and is no bundle: name another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        manifest = _write_files(bundle, part)
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.chmod(0o755)  # a router may run as another user; mkdtemp is for its owner alone
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return manifest
+
+
+def _write_files(bundle: Bundle, folder: Path) -> Manifest:
+    cards = (msgspec.json.encode(card) for card in bundle.catalogue.cards())
+    words = {"words": bundle.vocabulary.words, "weights": bundle.vocabulary.weights.tolist()}
+    reranker = {**_prefixed("network.", bundle.reranker), **_prefixed("declarations.", bundle.declarations)}
+    contents = {
+        "shortlister.safetensors": safetensors.torch.save(_tensors(bundle.shortlister)),
+        "reranker.safetensors": safetensors.torch.save(reranker),
+        "catalogue.jsonl": b"".join(card + b"\n" for card in cards),
+        "vocabulary.json": msgspec.json.encode(words),
+        "statistics.json": bundle.statistics.to_json(),
+    }
+    for name, data in contents.items():
+        _write_synced(folder / name, data)
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    manifest = msgspec.structs.replace(bundle.manifest, files=files, skills=len(bundle.catalogue))
+    manifest = msgspec.structs.replace(manifest, digest=_digest(manifest))
+    _write_synced(folder / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    return manifest
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}
+
+
+def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in _tensors(module).items()}
+
+
+def _digest(manifest: Manifest) -> str:
+    bare = msgspec.structs.replace(manifest, digest="")
+    return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest alone, its own digest checked. Raises BadBundle."""
+    path = folder / "manifest.json"
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except OSError as error:
+        raise BadBundle(f"{folder} holds no bundle: {path.name} cannot be read ({error.strerror})") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadBundle(f"{path} is no manifest: {error}") from error
+    if manifest.format != FORMAT:
+        raise BadBundle(f"{folder} has format {manifest.format!r}, this version reads {FORMAT!r}: upgrade")
+    if manifest.digest != _digest(manifest):
+        raise BadBundle(f"{path} does not have its own digest: it was changed by hand or damaged")
+    return manifest
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`, every file's digest checked. Raises BadBundle."""
+    manifest = read_manifest(folder)
+    contents = {name: _checked(folder / name, manifest) for name in FILES}
+    try:
+        return _build(manifest, contents)
+    except (msgspec.DecodeError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise BadBundle(f"the bundle in {folder} does not fit together: {str(error).splitlines()[0]}") from error
+
+
+def _checked(path: Path, manifest: Manifest) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BadBundle(f"{path} is larger than {MAX_FILE_BYTES:,} bytes: it is no file of a bundle")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadBundle(f"{path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != manifest.files.get(path.name):
+        raise BadBundle(f"{path} does not have the digest that its manifest names: the bundle is damaged")
+    return data
+
+
+def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
+    cards = msgspec.json.Decoder(SkillCard).decode_lines(contents["catalogue.jsonl"])
+    catalogue = Catalogue(cards)
+    words: dict[str, Any] = msgspec.json.decode(contents["vocabulary.json"])
+    vocabulary = Vocabulary(words["words"], np.asarray(words["weights"], dtype=np.float32), manifest.text)
+    shortlister = Shortlister(manifest.shortlister, len(vocabulary), manifest.text.ngram_rows, len(catalogue))
+    shortlister.load_state_dict(safetensors.torch.load(contents["shortlister.safetensors"]))
+    tensors = safetensors.torch.load(contents["reranker.safetensors"])
+    declarations = Declarations.sized(catalogue, manifest.shortlister.word_width)
+    declarations.load_state_dict(_unprefixed("declarations.", tensors))
+    reranker = Reranker(manifest.reranker)
+    reranker.load_state_dict(_unprefixed("network.", tensors))
+    statistics = Statistics.from_json(contents["statistics.json"])
+    return Bundle(
+        manifest=manifest,
+        catalogue=catalogue,
+        vocabulary=vocabulary,
+        shortlister=shortlister.eval(),
+        declarations=declarations.eval(),
+        reranker=reranker.eval(),
+        statistics=statistics,
+    )
+
+
+def _unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,170 @@
+"""From a corpus to a bundle: one function, its steps numbered."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from msgspec import Struct
+
+from model.bundle import Bundle, Manifest
+from model.catalogue import Catalogue
+from model.data import Row
+from model.encoder import WordBatches
+from model.examples import Examples, card_rows, encode_rows
+from model.fitting import FittingSettings, fit_links, fit_reranker, given_and_random, shortlists
+from model.reranker import Declarations, RerankerSettings
+from model.shortlister import Shortlister, ShortlisterSettings
+from model.statistics import Statistics
+from model.text import TextSettings, Vocabulary
+from model.training import (
+    Progress,
+    TrainingSettings,
+    feed,
+    read_cards,
+    start_from_prototypes,
+    texts_of,
+    train_shortlister,
+)
+from topics.errors import BadData
+from topics.events import SkillCard
+
+
+class Recipe(Struct, frozen=True, kw_only=True):
+    """Everything that a training is made of, but for its rows."""
+
+    text: TextSettings = TextSettings()
+    shortlister: ShortlisterSettings = ShortlisterSettings()
+    reranker: RerankerSettings = RerankerSettings()
+    training: TrainingSettings = TrainingSettings()
+    fitting: FittingSettings = FittingSettings()
+    held_out: float = 0.1  # share of texts kept from the shortlister, for the links' strength and the reranker
+
+
+def train(
+    cards: Sequence[SkillCard],
+    rows: Sequence[Row],
+    recipe: Recipe,
+    progress: Progress,
+    parent: Bundle | None = None,
+    statistics: Statistics | None = None,
+) -> Bundle:
+    """A bundle for `cards`, taught by `rows`.
+
+    `parent`: start from its weights wherever word and skill are the same. `statistics`: what customers did,
+    merged with the training's own. `progress(step, note)` is called after each step of `steps(...)`.
+    Raises BadData where there is nothing to learn from.
+    """
+    if not rows or not cards:
+        raise BadData(f"nothing to train on: {len(rows)} rows and {len(cards)} skills")
+    # 1. read: the catalogue, the words, the rows as arrays
+    catalogue = Catalogue(cards)
+    vocabulary = Vocabulary.of(texts_of([row.text for row in rows], catalogue), recipe.text)
+    words = WordBatches(vocabulary)
+    kept, aside, own = _parts(rows, cards, catalogue, vocabulary, recipe.held_out)
+    # 2. start: prototypes, or the parent's weights
+    model = _fresh(recipe, vocabulary, catalogue)
+    read_cards(model, catalogue, vocabulary, words)
+    start_from_prototypes(model, kept, words)
+    if parent is not None:
+        inherit(model, vocabulary, catalogue, parent)
+    if statistics is not None:
+        feed(model, catalogue, statistics)
+    # 3. the shortlister, on rows and on what cards say of themselves
+    outcomes = statistics or Statistics()
+    done = train_shortlister(model, catalogue, vocabulary, words, own, aside, recipe.training, progress, outcomes)
+    # 4. the links' strength and the reranker, on texts that the shortlister never met
+    fit_links(model, words, aside, recipe.fitting)
+    declarations = Declarations.sized(catalogue, recipe.shortlister.word_width)
+    declarations.read(catalogue, model.encoder, words)
+    lists, right = shortlists(
+        model, declarations, words, aside, given_and_random(aside, recipe.fitting), recipe.reranker.candidates
+    )
+    reranker = fit_reranker(lists, right, recipe.reranker, recipe.fitting)
+    # 5. the bundle
+    manifest = Manifest(
+        text=recipe.text,
+        shortlister=recipe.shortlister,
+        reranker=recipe.reranker,
+        provenance={
+            "seed": recipe.training.seed,
+            "rows": len(rows),
+            "rows_digest": rows_digest(rows),
+            "epochs": done.epochs,
+            "parent": parent.manifest.release if parent else "",
+            "statistics": outcomes.version(),
+        },
+        measures={"held_out_top3": round(done.top3, 4)},
+    )
+    return Bundle(
+        manifest=manifest,
+        catalogue=catalogue,
+        vocabulary=vocabulary,
+        shortlister=model,
+        declarations=declarations,
+        reranker=reranker,
+        statistics=done.statistics,
+    )
+
+
+def steps(rows: int, cards: Sequence[SkillCard], recipe: Recipe) -> int:
+    """How many steps a training of `rows` rows takes at most."""
+    examples = round(rows * (1 - recipe.held_out)) + len(card_rows(cards))
+    return recipe.training.epochs * -(-examples // recipe.training.batch)
+
+
+def _parts(
+    rows: Sequence[Row], cards: Sequence[SkillCard], catalogue: Catalogue, vocabulary: Vocabulary, share: float
+) -> tuple[Examples, Examples, Examples]:
+    """Rows to learn from, rows held out, and the first together with what the cards say."""
+    every = encode_rows([*rows, *card_rows(cards)], catalogue, vocabulary)
+    is_aside = np.asarray([is_held_out(row.text, share) for row in rows], dtype=np.bool_)
+    if is_aside.all() or not is_aside.any():  # a handful of rows: learn from all, check on all
+        aside = kept = np.arange(len(rows))
+    else:
+        aside, kept = np.flatnonzero(is_aside), np.flatnonzero(~is_aside)
+    own = np.concatenate([kept, np.arange(len(rows), len(every))])
+    return every.take(kept), every.take(aside), every.take(own)
+
+
+def is_held_out(text: str, share: float) -> bool:
+    """Whether a text belongs to the held-out share: by its hash, so that a text is always on one side."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") < share * 2**32
+
+
+def _fresh(recipe: Recipe, vocabulary: Vocabulary, catalogue: Catalogue) -> Shortlister:
+    torch.manual_seed(recipe.training.seed)
+    return Shortlister(recipe.shortlister, len(vocabulary), recipe.text.ngram_rows, len(catalogue))
+
+
+def inherit(model: Shortlister, vocabulary: Vocabulary, catalogue: Catalogue, parent: Bundle) -> None:
+    """Copies the parent's weights: those of words and skills by name, all others where shapes are equal."""
+    theirs = parent.shortlister.state_dict()
+    word_rows = {word: row for row, word in enumerate(parent.vocabulary.words)}
+    skill_rows = {skill: row for row, skill in enumerate(parent.catalogue.ids()) if skill}
+    by_name = {
+        "encoder.word.weight": (vocabulary.words, word_rows),
+        "rows": (catalogue.ids(), skill_rows),
+    }
+    skipped = {"cards", "statistics", "present"}  # made from the catalogue and the statistics of now
+    with torch.no_grad():
+        for name, mine in model.state_dict().items():
+            if name in by_name:
+                _copy_rows(mine, theirs[name], *by_name[name])
+            elif name not in skipped and mine.shape == theirs[name].shape:
+                mine.copy_(theirs[name])
+
+
+def _copy_rows(mine: torch.Tensor, theirs: torch.Tensor, names: Sequence[str], rows: dict[str, int]) -> None:
+    pairs = [(at, rows[name]) for at, name in enumerate(names) if name in rows]
+    if pairs and mine.shape[1:] == theirs.shape[1:]:
+        to, source = (torch.tensor(column) for column in zip(*pairs, strict=True))
+        mine[to] = theirs[source]
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """The first 12 hex digits of a hash over all rows, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.text}\0{row.skill_id}\0{','.join(row.linked or ())}\n".encode())
+    return digest.hexdigest()[:12]

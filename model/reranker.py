@@ -1,0 +1,215 @@
+"""The second network: looks at the shortlist's hypotheses side by side and gives probabilities.
+
+Axes: B batch, C candidates, M intents of a skill (padded), E word width, X features, G width of the network.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from msgspec import Struct
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.catalogue import Catalogue, spoken
+from model.encoder import WordBatches, Words
+from model.shortlister import Scores, Shortlister
+from model.statistics import FEATURES
+from topics.events import SkillCard
+
+ANSWERS = ("YES", "MAYBE", "NO")
+OWN_FEATURES = (
+    "log_probability",  # of the shortlister
+    "text_log_probability",  # the same without links
+    "linked",
+    "attention",
+    "card_similarity",  # cosine of the request's words and the card's
+    "declares_intents",
+    "intent_similarity",  # of the best of its declared intents; 0 where it declares none
+    "intent_yes",  # what it declares for that intent; all three 0 where it declares nothing
+    "intent_maybe",
+    "intent_no",
+    "log_reviews",
+)
+LIST_FEATURES = ("words", "links", "linked_candidates", "none_log_probability", "text_none_log_probability")
+WIDTH = len(OWN_FEATURES) + len(FEATURES)
+NONE, ELSEWHERE = -2, -1  # the two last outcomes: no skill should answer; the right one is not on the list
+
+
+class RerankerSettings(Struct, frozen=True, kw_only=True):
+    """Sizes; `candidates` is the length of the shortlist that it looks at."""
+
+    candidates: int = 10
+    width: int = 48
+    heads: int = 4
+    layers: int = 2
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """A batch of shortlists, best first."""
+
+    rows: Tensor  # (B, C) catalogue rows
+    own: Tensor  # (B, C, X) features of each candidate
+    lists: Tensor  # (B, len(LIST_FEATURES)) features of the whole list
+    linked: Tensor  # (B, C)
+    attention: Tensor  # (B, C)
+    none: Tensor  # (B,) the shortlister's log probability of `none`
+
+
+class Declarations(nn.Module):
+    """What each skill says that it can do: vectors of its intents and the answers for them, by row."""
+
+    def __init__(self, skills: int, intents: int, most: int, word_width: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.zeros(intents, word_width))  # unit bags of the intents' words
+        self.register_buffer("answers", torch.zeros(intents, len(ANSWERS)))  # one-hot; zeros where unknown
+        self.register_buffer("index", torch.full((skills, most), -1, dtype=torch.long))  # (skills, M)
+        self.register_buffer("reviews", torch.zeros(skills))  # log(1 + reviews)
+
+    vectors: Tensor
+    answers: Tensor
+    index: Tensor
+    reviews: Tensor
+
+    @classmethod
+    def sized(cls, catalogue: Catalogue, word_width: int) -> "Declarations":
+        """Room for what the catalogue declares, and for one unknown intent."""
+        counts = [len(card.intents) for card in catalogue.cards()]
+        return cls(len(catalogue), sum(counts) + 1, max([1, *counts]), word_width)
+
+    def read(self, catalogue: Catalogue, encoder: nn.Module, words: WordBatches) -> None:
+        """Fills in the cards' intents, in the encoder's word vectors as they are now."""
+        texts: list[str] = []
+        for card in catalogue.cards():
+            row = catalogue.row(card.skill_id)
+            self.reviews[row] = float(torch.log1p(torch.tensor(float(card.reviews))))
+            for place, intent in enumerate(card.intents):
+                self.index[row, place] = len(texts)
+                self.answers[len(texts)] = _answer(card, intent.name)
+                slots = " ".join(spoken(slot.name) for slot in intent.slots)
+                texts.append(f"{spoken(intent.name)} {intent.description} {slots}")
+        if texts:
+            with torch.no_grad():
+                batch = words.batch(words.vocabulary.encode(texts))
+                self.vectors[: len(texts)] = encoder.bags(batch, encoder.word_vectors(batch))  # type: ignore[operator]
+
+    def best(self, rows: Tensor, bag: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For candidates (B, C) and requests' bags (B, E): whether it declares intents, the similarity of the
+        nearest one, both (B, C), and the answers declared for that one (B, C, 3)."""
+        index = self.index[rows]  # (B, C, M)
+        similar = bag @ self.vectors.T  # (B, intents)
+        each = similar.gather(1, index.clamp(min=0).flatten(1)).view_as(index)  # (B, C, M)
+        each = each.masked_fill(index < 0, -1.0)
+        similarity, place = each.max(dim=-1)  # (B, C)
+        declares = (index[..., 0] >= 0).float()
+        nearest = index.gather(-1, place[..., None]).squeeze(-1).clamp(min=0)  # (B, C)
+        return declares, similarity * declares, self.answers[nearest] * declares[..., None]
+
+
+def _answer(card: SkillCard, intent: str) -> Tensor:
+    ability = card.can_fulfill.get(intent)
+    return torch.tensor([float(ability is not None and ability.answer == answer) for answer in ANSWERS])
+
+
+def hypotheses(
+    shortlister: Shortlister, declarations: Declarations, scores: Scores, words: Words, linked: Tensor, count: int
+) -> Hypotheses:
+    """The first `count` skills of each request with all that is known of them."""
+    logs = torch.log_softmax(scores.logits.float(), dim=-1)  # (B, S + 1)
+    text_logs = torch.log_softmax(scores.text_logits.float(), dim=-1)
+    best, rows = logs[:, :-1].topk(min(count, logs.shape[1] - 1), dim=-1)  # (B, C)
+    matches = rows[:, :, None] == linked[:, None, :]  # (B, C, L)
+    is_linked = matches.any(-1)
+    attention = (matches * scores.weights[:, None, :]).sum(-1)  # (B, C)
+    similarity = torch.einsum("be,bce->bc", scores.bag, shortlister.cards[rows])
+    declares, intent, answers = declarations.best(rows, scores.bag)
+    own = torch.cat(
+        [
+            torch.stack(
+                [best, text_logs.gather(1, rows), is_linked.float(), attention, similarity, declares, intent],
+                dim=-1,
+            ),
+            answers,
+            declarations.reviews[rows][..., None],
+            shortlister.statistics[rows],
+        ],
+        dim=-1,
+    )  # (B, C, X)
+    none = logs[:, -1]
+    sizes = [words.lengths.float() / 10, (linked >= 0).sum(1).float() / 10, is_linked.float().sum(1)]
+    lists = torch.stack([*sizes, none, text_logs[:, -1]], dim=-1)
+    return Hypotheses(rows, _bounded(own), _bounded(lists), is_linked, attention, none)
+
+
+def _bounded(features: Tensor) -> Tensor:
+    """Log probabilities of skills that have left are far below; no feature needs to be told apart below -30."""
+    return features.clamp(min=-30.0, max=30.0)
+
+
+class Reranker(nn.Module):
+    """List-wise: candidates, `none` and `elsewhere` attend to each other, then each gets a logit.
+
+    After HypRank (NAACL 2018), which runs a BiLSTM over the k-best list; a transformer encoder without
+    positions gives the same answer for every order of the list. The logit starts as the shortlister's.
+    """
+
+    def __init__(self, settings: RerankerSettings) -> None:
+        super().__init__()
+        G = settings.width
+        self.settings = settings
+        self.own = nn.Linear(WIDTH, G)
+        self.lists = nn.Linear(len(LIST_FEATURES), G)
+        self.special = nn.Parameter(torch.randn(2, G) * 0.1)  # none, elsewhere
+        layer = nn.TransformerEncoderLayer(
+            G, settings.heads, 2 * G, settings.dropout, batch_first=True, norm_first=True, activation="gelu"
+        )
+        self.together = nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
+        self.out = nn.Linear(G, 1)
+        self.trust = nn.Parameter(torch.tensor(1.0))  # of the shortlister's own log probability
+        self.register_buffer("temperature", torch.tensor(1.0))
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    temperature: Tensor
+
+    def forward(self, found: Hypotheses) -> Tensor:
+        """Logits of the candidates, of `none` and of `elsewhere`, (B, C + 2); softmax gives probabilities."""
+        B = len(found.rows)
+        lists = self.lists(found.lists)[:, None, :]  # (B, 1, G)
+        x = torch.cat([self.own(found.own), self.special.expand(B, -1, -1)], dim=1) + lists  # (B, C + 2, G)
+        learned = self.out(self.together(x)).squeeze(-1)  # (B, C + 2)
+        logs = torch.cat([found.own[..., 0], found.none.clamp(min=-30)[:, None], _missed(found)], dim=1)
+        logits: Tensor = (self.trust * logs + learned) / self.temperature
+        return logits
+
+
+def _missed(found: Hypotheses) -> Tensor:
+    """The log of what the shortlister leaves to skills that are not on the list, (B, 1)."""
+    listed = found.own[..., 0].exp().sum(1) + found.none.exp()
+    return torch.log((1 - listed).clamp(min=1e-6))[:, None]
+
+
+def intended(found: Hypotheses, targets: Tensor, none_target: int) -> Tensor:
+    """Which of the C + 2 outcomes is right, (B,): the candidate, `none`, or `elsewhere`."""
+    C = found.rows.shape[1]
+    matches = found.rows == targets[:, None]  # (B, C)
+    place = torch.where(matches.any(1), matches.float().argmax(1), C + 1)
+    return torch.where(targets == none_target, C, place)
+
+
+def pack(parts: Sequence[Hypotheses]) -> Hypotheses:
+    """Several batches as one."""
+    names = Hypotheses.__dataclass_fields__
+    return Hypotheses(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+
+def take(found: Hypotheses, rows: Tensor) -> Hypotheses:
+    """The lists at `rows`."""
+    return Hypotheses(**{name: getattr(found, name)[rows] for name in Hypotheses.__dataclass_fields__})
+
+
+def rerank_loss(logits: Tensor, right: Tensor) -> Tensor:
+    """List-wise cross entropy: logits (B, C + 2), the right outcome (B,)."""
+    return F.cross_entropy(logits.float(), right)

@@ -1,0 +1,130 @@
+"""The model's one face: requests in, rankings out. A notebook, a test and the router call the same line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.bundle import Bundle, Costs, read_bundle
+from model.encoder import WordBatches
+from model.reranker import NONE, Hypotheses, hypotheses
+from topics.events import Action, Candidate
+
+NEAR_TIES = 3  # a question names at most three skills
+DECIMALS = 5  # scores are compared at this precision: what is below depends on the batch's company
+CHUNK = 256  # requests scored at once: bounds memory at chunk × skills
+
+Listed = tuple[int, float, float, bool, float, int]  # row, score, probability, linked, attention, shortlist rank
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a customer said, and the ids of the skills that the customer has linked."""
+
+    text: str
+    linked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The answer to one request. `candidates` are the reranked shortlist, best first."""
+
+    action: Action
+    skill_id: str | None
+    candidates: tuple[Candidate, ...]
+    none_probability: float
+    propensity: float
+    rule: str
+    shortlist_none_rank: int  # how many skills the shortlister put before `none`
+
+
+class Selector:
+    """Decides with one bundle.
+
+    `decide` takes lists of requests and gives rankings in the same order; a request gets the same answer
+    alone and in company.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.release = bundle.manifest.release
+        self.statistics = bundle.statistics.version()
+        self._words = WordBatches(bundle.vocabulary)
+        self._ids = bundle.catalogue.ids()
+        with torch.inference_mode():
+            self._vectors = bundle.shortlister.skill_vectors()  # (S + 1, D), kept between batches
+
+    @classmethod
+    def load(cls, bundle: Path) -> "Selector":
+        """Reads a bundle's folder. Raises BadBundle."""
+        return cls(read_bundle(bundle))
+
+    def decide(self, requests: list[Request]) -> list[Ranking]:
+        """One ranking a request, in order. Any text is answered; unknown links are left out."""
+        found: list[Ranking] = []
+        for at in range(0, len(requests), CHUNK):
+            found += self._decide(requests[at : at + CHUNK])
+        return found
+
+    @torch.inference_mode()
+    def _decide(self, requests: Sequence[Request]) -> list[Ranking]:
+        bundle = self.bundle
+        linked = torch.from_numpy(bundle.catalogue.linked_rows([request.linked for request in requests]))
+        words = self._words.batch(bundle.vocabulary.encode([request.text for request in requests]))
+        scores = bundle.shortlister(words, linked, self._vectors)
+        count = bundle.manifest.reranker.candidates
+        listed = hypotheses(bundle.shortlister, bundle.declarations, scores, words, linked, count)
+        logits = bundle.reranker(listed)  # (B, C + 2)
+        return self._rankings(listed, logits)
+
+    def _rankings(self, listed: Hypotheses, logits: torch.Tensor) -> list[Ranking]:
+        probabilities = torch.softmax(logits.double(), dim=-1).numpy().round(DECIMALS)  # (B, C + 2)
+        scores = logits.double().numpy().round(DECIMALS)
+        rows, linked, attention = listed.rows.numpy(), listed.linked.numpy(), listed.attention.double().numpy()
+        order = np.argsort(-scores[:, :NONE], axis=1, kind="stable")  # (B, C)
+        tables = (rows, scores[:, :NONE], probabilities[:, :NONE], linked, attention.round(DECIMALS))
+        columns = [*(np.take_along_axis(table, order, axis=1).tolist() for table in tables), order.tolist()]
+        none_ranks = (listed.own[..., 0] > listed.none[:, None]).sum(1).tolist()
+        return [
+            self._ranking(list(zip(*(column[at] for column in columns), strict=True)), none, none_ranks[at])
+            for at, none in enumerate(probabilities[:, NONE].tolist())
+        ]
+
+    def _ranking(self, listed: list[Listed], none: float, none_rank: int) -> Ranking:
+        candidates = tuple(
+            Candidate(
+                skill_id=self._ids[row],
+                score=score,
+                probability=probability,
+                linked=is_linked,
+                attention=weight if is_linked else None,
+                shortlist_rank=rank,
+            )
+            for row, score, probability, is_linked, weight, rank in listed
+            if self._ids[row]
+        )
+        action, rule = choose(candidates, none, self.bundle.manifest.costs)
+        skill = candidates[0].skill_id if action in (Action.LAUNCH, Action.ENABLE) else None
+        return Ranking(action, skill, candidates, none, 1.0, rule, none_rank)
+
+
+def choose(candidates: Sequence[Candidate], none: float, costs: Costs) -> tuple[Action, str]:
+    """The action of least expected cost, and the rule's name.
+
+    launch or enable the first: (1 − p₁) · wrong. Ask which of the first three: question + (1 − p₁ − p₂ − p₃) ·
+    wrong. Say nothing: (1 − p_none) · missed. The skill's link tells launch from enable. Equal costs go to the
+    earlier in this list.
+    """
+    if not candidates:
+        return Action.NONE, "no-candidates"
+    first = candidates[0]
+    open_cost = (1 - first.probability) * costs.wrong
+    listed = sum(candidate.probability for candidate in candidates[:NEAR_TIES])
+    ask_cost = costs.question + (1 - listed) * costs.wrong
+    none_cost = (1 - none) * costs.missed
+    least = min(open_cost, ask_cost, none_cost)
+    if least == open_cost:
+        return (Action.LAUNCH if first.linked else Action.ENABLE), "best"
+    return (Action.DISCOVER, "near-tie") if least == ask_cost else (Action.NONE, "none")

@@ -1,0 +1,73 @@
+"""`namefree ask`: how one request is decided, for a person to look at."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from model.selector import Ranking, Request, Selector
+from topics.errors import UsageError
+from topics.settings import Settings
+from workers import console
+from workers.releases import current_release
+
+
+@click.command()
+@click.argument("text")
+@click.option("--linked", default="", metavar="ID,ID", help="Skills that the customer has linked.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="Bundle to ask.  [default: the release that serves]"
+)
+@console.json_option
+@click.pass_obj
+def command(settings: Settings, text: str, linked: str, bundle: Path | None, as_json: bool) -> None:
+    """Show how TEXT is decided: the shortlist, the weights, the reranked list, the action.
+
+    \b
+    Example:
+      namefree ask "get me a car" --linked rides:acorn,music:lark
+    """
+    if not text.strip():
+        raise UsageError('TEXT is empty: say what the customer asked, such as "get me a car"')
+    selector = Selector.load(bundle or _serving(settings))
+    ids = tuple(part.strip() for part in linked.split(",") if part.strip())
+    unknown = [skill for skill in ids if skill not in selector.bundle.catalogue]
+    if unknown:
+        raise UsageError(f"--linked names {unknown[0]!r}, which is no skill of release {selector.release}")
+    ranking = selector.decide([Request(text, ids)])[0]
+    if as_json:
+        console.print_json({"text": text, "release": selector.release, **msgspec.to_builtins(ranking)})
+    else:
+        _print(selector, ranking)
+
+
+def _serving(settings: Settings) -> Path:
+    release = current_release(settings)
+    if release is None:
+        raise UsageError(
+            "no release serves yet: name one with --bundle, or run `namefree releases publish BUNDLE`"
+        )
+    return Path(release.bundle)
+
+
+def _print(selector: Selector, ranking: Ranking) -> None:
+    catalogue = selector.bundle.catalogue
+    rows = [
+        [
+            place,
+            candidate.skill_id,
+            catalogue.card(catalogue.row(candidate.skill_id)).name,
+            candidate.probability,
+            candidate.score,
+            candidate.shortlist_rank + 1,
+            candidate.linked,
+            candidate.attention,
+        ]
+        for place, candidate in enumerate(ranking.candidates, 1)
+    ]
+    columns = ("", "skill", "name", "probability", "score", "shortlist", "linked", "attention")
+    console.print_table("", columns, rows)
+    answer = f"{ranking.action} {ranking.skill_id}" if ranking.skill_id else str(ranking.action)
+    console.out.print(
+        f"{answer}   (rule {ranking.rule}, none {ranking.none_probability:.3f}, release {selector.release})"
+    )
