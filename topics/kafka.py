@@ -1,15 +1,32 @@
 """Clients of the cluster, made in one place, with errors that an operator can read."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from topics.errors import BrokerError
 from topics.settings import Settings, client_config, consumer_config, producer_config
 
 REACH_TIMEOUT_S = 10.0
+
+# what a cluster answers in the moments after a topic's making or a leader's fall
+LEADERLESS = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._TRANSPORT,
+}
 
 
 def admin_client(settings: Settings) -> AdminClient:
@@ -66,31 +83,39 @@ def read_all(
     reader = consumer(settings, "namefree-readers")
     try:
         partitions = partitions_of(settings, name)
-        ends = {p: _end(reader, name, p) if end is None else end.get(p, 0) for p in partitions}
+        marks = {p: watermarks(reader, name, p) for p in partitions}
+        ends = {p: marks[p][1] if end is None else end.get(p, 0) for p in partitions}
         starts = {p: (start or {}).get(p, OFFSET_BEGINNING) for p in partitions}
-        wanted = [p for p in partitions if ends[p] > max(starts[p], _low(reader, name, p))]
+        wanted = [p for p in partitions if ends[p] > max(starts[p], marks[p][0])]
         reader.assign([TopicPartition(name, p, starts[p]) for p in wanted])
         yield from _read_until(reader, name, {p: ends[p] for p in wanted}, batch)
     finally:
         reader.close()
 
 
-def _low(reader: Consumer, name: str, partition: int) -> int:
-    return int(reader.get_watermark_offsets(TopicPartition(name, partition), timeout=REACH_TIMEOUT_S)[0])
-
-
-def _end(reader: Consumer, name: str, partition: int) -> int:
-    """The last stable offset: beyond it stand open transactions, which this reader may not see."""
-    return int(reader.get_watermark_offsets(TopicPartition(name, partition), timeout=REACH_TIMEOUT_S)[1])
+def watermarks(reader: Consumer, name: str, partition: int) -> tuple[int, int]:
+    """A partition's first offset and its last stable one: beyond it stand open transactions, which a
+    read-committed reader may not see. Waits while a leader is being found. Raises BrokerError."""
+    ends_s = time.monotonic() + REACH_TIMEOUT_S
+    while True:
+        try:
+            low, high = reader.get_watermark_offsets(TopicPartition(name, partition), timeout=REACH_TIMEOUT_S)
+            return int(low), int(high)
+        except KafkaException as error:
+            if error.args[0].code() not in LEADERLESS or time.monotonic() > ends_s:
+                raise BrokerError(
+                    f"the ends of {name}[{partition}] cannot be read: {error.args[0].str()}"
+                ) from error
+        time.sleep(0.05)
 
 
 def _read_until(reader: Consumer, name: str, ends: dict[int, int], batch: int) -> Iterator[Message]:
     left = set(ends)
     while left:
         for message in reader.consume(batch, timeout=0.2):
-            if message.error():
-                raise BrokerError(f"topic {name} cannot be read: {message.error().str()}")
-            if message.offset() < ends[message.partition()]:
+            if (error := message.error()) is not None:
+                raise BrokerError(f"topic {name} cannot be read: {error.str()}")
+            if (message.offset() or 0) < ends[message.partition() or 0]:
                 yield message
         positions = {p: reader.position([TopicPartition(name, p)])[0].offset or 0 for p in left}
         left = {p for p in left if positions[p] < ends[p]}

@@ -1,5 +1,6 @@
 """Every topic, in one table: its key, its event, its partitions and cleanup. Created and checked from here."""
 
+import time
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException
@@ -7,7 +8,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from topics import events
 from topics.errors import BrokerError
-from topics.kafka import admin_client, cluster_topics
+from topics.kafka import REACH_TIMEOUT_S, admin_client, cluster_topics
 from topics.settings import Settings
 
 DAY_MS = 24 * 3600 * 1000
@@ -77,7 +78,17 @@ def create_topics(settings: Settings, partitions: int = 6, replication: int = -1
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
                 raise BrokerError(f"topic {name} could not be created: {error.args[0].str()}") from error
+    _wait_until_listed(admin, settings, created)
     return created
+
+
+def _wait_until_listed(admin: AdminClient, settings: Settings, names: list[str]) -> None:
+    """A broker learns of a new topic some milliseconds after the controller has made it: wait until it says so."""
+    ends_s = time.monotonic() + REACH_TIMEOUT_S
+    while left := set(names) - cluster_topics(admin, settings).keys():
+        if time.monotonic() > ends_s:
+            raise BrokerError(f"topic {min(left)} was created, but is not listed after {REACH_TIMEOUT_S:.0f} s")
+        time.sleep(0.02)
 
 
 def _new_topic(settings: Settings, topic: Topic, partitions: int, replication: int) -> NewTopic:
