@@ -6,7 +6,7 @@ is learnt about this table.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
+from hashlib import blake2b
 
 from topics.events import Action, OutcomeKind
 
@@ -115,4 +115,5 @@ def mood(seed: int, number: int) -> float:
     >>> mood(0, 7) == mood(0, 7) != mood(1, 7)
     True
     """
-    return Random((seed << 40) + number).random()
+    digest = blake2b(f"{seed}-{number}".encode(), digest_size=7).digest()
+    return (int.from_bytes(digest) >> 3) / 2**53

@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import KafkaException, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from model.data import Row
 from topics.codec import encode
 from topics.errors import BrokerError, WorkerError
 from topics.events import Link, Links
-from topics.kafka import REACH_TIMEOUT_S, consumer, partitions_of
+from topics.kafka import consumer, partitions_of, watermarks
 from topics.registry import DECISIONS, LINKS, OUTCOMES, UTTERANCES, topic_name
 from topics.settings import Settings
 from workers.console import Advance
@@ -94,17 +94,11 @@ class Ears:
         self._reader.close()
 
     def _ends(self, partitions: list[int]) -> dict[int, int]:
-        try:
-            return {p: self._reader.get_watermark_offsets(self._place(p), REACH_TIMEOUT_S)[1] for p in partitions}
-        except KafkaException as error:
-            raise BrokerError(f"the ends of topic {self._topic} cannot be read: {error.args[0].str()}") from error
-
-    def _place(self, partition: int) -> TopicPartition:
-        return TopicPartition(self._topic, partition)
+        return {p: watermarks(self._reader, self._topic, p)[1] for p in partitions}
 
     def _position(self, partition: int) -> int:
         """The next offset to read; before the first message the client knows none, but we do."""
-        found = self._reader.position([self._place(partition)])[0].offset
+        found = self._reader.position([TopicPartition(self._topic, partition)])[0].offset
         return max(found or 0, self._read_to[partition])
 
 

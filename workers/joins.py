@@ -12,7 +12,7 @@ from sys import intern
 import msgspec
 from confluent_kafka import Message
 
-from topics.codec import Source, decode
+from topics.codec import Source, check_key, decode
 from topics.errors import BadEvent
 from topics.events import Action, Links, Outcome, OutcomeKind, Utterance
 from topics.kafka import read_all
@@ -147,11 +147,13 @@ def verdict_of(outcome: Outcome, recorded: Recorded | None) -> Verdict | None:
 def read_utterances(
     settings: Settings, start: dict[int, int] | None = None, end: dict[int, int] | None = None
 ) -> Iterator[tuple[Source, Utterance | BadEvent]]:
-    """The utterances of a stretch with their places; a malformed one as its error."""
+    """The utterances of a stretch with their places, a malformed one as its error."""
     for message in read_all(settings, topic_name(settings, UTTERANCES), start, end):
         source = source_of(message)
         try:
-            yield source, decode(message.value(), Utterance, source)
+            utterance = decode(message.value(), Utterance, source)
+            check_key(message.key(), utterance.customer_id, source)  # as the router: such a one is never decided
+            yield source, utterance
         except BadEvent as error:
             yield source, error
 
