@@ -15,7 +15,9 @@ from rich.table import Table
 
 LINE_EVERY_S = 5.0  # a plain progress line off a terminal: often enough to see life, rare enough for a log
 
-out = Console(highlight=False, soft_wrap=True)
+PIPE_WIDTH = 160  # off a terminal there is no width to fit; rich would fold tables at 80
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
