@@ -29,7 +29,7 @@ def command() -> None:
 @folder_argument
 @json_option
 def check(folder: Path, as_json: bool) -> None:
-    """Name every bad row of a data folder by file and line; exit code 1 where there is one.
+    """Name every bad row by file and line. Exit code 1 where there is one.
 
     \b
     Example:
@@ -50,9 +50,9 @@ def check(folder: Path, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def load(settings: Settings, folder: Path, as_json: bool) -> None:
-    """Put the cards of a data folder on the `skills` topic, each under its skill_id.
+    """Put a data folder's cards on the `skills` topic.
 
-    Skills that are on the topic already and not in the folder stay.
+    Each stands under its skill_id. Skills that are on the topic already and not in the folder stay.
 
     \b
     Example:

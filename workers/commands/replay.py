@@ -3,8 +3,8 @@
 from dataclasses import asdict
 
 import click
-from model.selector import Selector
 
+from model.selector import Selector
 from topics.settings import Settings
 from workers.console import json_option, print_json, print_table, progress
 from workers.replay import bundle_of, replay
@@ -24,7 +24,7 @@ class EdgeType(click.ParamType):
 @click.command("replay")
 @click.option("--release", required=True, help="A release's id, or the folder of a bundle.")
 @click.option("--against", help="Another one to compare it with: changes are told from this to --release.")
-@click.option("--from", "start", type=EdgeType(), help="First place: see below.  [default: the beginning]")
+@click.option("--from", "start", type=EdgeType(), help="First place, see above.  [default: the beginning]")
 @click.option("--to", "end", type=EdgeType(), help="Place to stop before.  [default: what is there now]")
 @click.option("--show", type=click.IntRange(0), default=20, show_default=True, help="Changes to print.")
 @json_option

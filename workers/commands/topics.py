@@ -35,7 +35,7 @@ def command() -> None:
 @json_option
 @click.pass_obj
 def create(settings: Settings, partitions: int, replication: int | None, as_json: bool) -> None:
-    """Create the topics that are missing; those that are there stay as they are.
+    """Create the topics that are missing. Those that are there stay as they are.
 
     \b
     Example:
@@ -53,7 +53,7 @@ def create(settings: Settings, partitions: int, replication: int | None, as_json
 @json_option
 @click.pass_obj
 def check(settings: Settings, as_json: bool) -> None:
-    """Say what differs on the cluster from what namefree expects; exit code 1 where something does.
+    """Say what differs on the cluster from what should be. Exit code 1 where something does.
 
     \b
     Example:
