@@ -89,7 +89,7 @@ def decide_batch(batch: Batch, selector: Selecting) -> None:
         return
     try:
         batch.answers = _answers(batch.asked, selector, batch.polled_s)
-    except Exception:  # noqa: BLE001 whatever a model raises, one bad request must not end the worker
+    except Exception:  # whatever a model raises, one bad request must not end the worker
         log.exception("a batch of %d could not be decided: asking one by one", len(batch.asked))
         for asked in batch.asked:
             _answer_alone(batch, asked, selector)

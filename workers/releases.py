@@ -4,17 +4,13 @@ The event stands under the release's id, for the record, and once more under `cu
 serve. The store is a folder that publisher and routers share; an event names the bundle by its path there.
 """
 
-import os
-import shutil
-import tempfile
 import time
 from pathlib import Path
 
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from model.bundle import Manifest, read_manifest
 from topics.codec import Source, check_key, decode, encode
-from topics.errors import BadBundle, BadEvent, BrokerError, UsageError
+from topics.errors import BadEvent, BrokerError
 from topics.events import Release
 from topics.kafka import partitions_of, producer, read_all
 from topics.registry import RELEASES, topic_name
@@ -25,14 +21,6 @@ CURRENT = "current"
 DELIVERY_TIMEOUT_S = 30.0  # longer than a broker's restart takes; a person waits for it
 
 
-def default_store() -> Path:
-    """`NAMEFREE_STORE`, else `XDG_DATA_HOME/namefree/releases`, else `~/.local/share/namefree/releases`."""
-    if chosen := os.environ.get("NAMEFREE_STORE"):
-        return Path(chosen).expanduser().absolute()
-    base = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".local/share") / "namefree" / "releases"
-
-
 def publish(
     settings: Settings, bundle: Path, store: Path, parent: str, measures: dict[str, float], note: str
 ) -> Release:
@@ -41,12 +29,14 @@ def publish(
     `parent` is the release that it was trained from, or "". Raises BadBundle for a damaged bundle and
     BrokerError where the event could not be written; the copy in the store does no harm then.
     """
+    from workers.release_store import store_bundle  # here, as it brings the networks, which a list needs not
+
     partitions_of(settings, topic_name(settings, RELEASES))  # says in one line if broker or topic are missing
-    manifest = read_manifest(bundle)
+    manifest, place = store_bundle(bundle, store)
     release = Release(
         event_time_ms=int(time.time() * 1000),
         release=manifest.release,
-        bundle=str(_stored(bundle, store.expanduser().absolute(), manifest)),
+        bundle=str(place),
         digest=manifest.digest,
         parent=parent,
         measures=measures,
@@ -56,51 +46,26 @@ def publish(
     return release
 
 
-def _stored(bundle: Path, store: Path, manifest: Manifest) -> Path:
-    """The bundle's copy in the store, which appears there whole or not at all."""
-    target = store / manifest.release
-    if _is_whole(target, manifest.digest):
-        return target
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=store, prefix=".incoming-") as folder:
-            copy = Path(folder) / manifest.release
-            shutil.copytree(bundle, copy)
-            if not _is_whole(copy, manifest.digest):
-                raise BadBundle(f"bundle {bundle} changed while it was copied to {store}: publish it again")
-            if target.exists():  # a damaged one of that name
-                target.rename(Path(folder) / "damaged")
-            copy.rename(target)
-    except OSError as error:
-        raise UsageError(f"release store {store} cannot be written ({error.strerror}): use --store") from error
-    return target
-
-
-def _is_whole(folder: Path, digest: str) -> bool:
-    try:
-        return read_manifest(folder).digest == digest
-    except BadBundle:
-        return False
-
-
 def _announce(settings: Settings, release: Release) -> None:
     """Writes the event under its id, and, once that is safe, under `current`."""
     client = producer(settings)
-    value = encode(release)
+    name = topic_name(settings, RELEASES)
     for key in (release.release, CURRENT):
-        errors: list[object] = []
-        try:
-            client.produce(
-                topic_name(settings, RELEASES),
-                key=key.encode(),
-                value=value,
-                on_delivery=lambda error, _message, found=errors: found.append(error),
-            )
-        except KafkaException as error:
-            raise BrokerError(f"release {release.release} was not written: {error.args[0].str()}") from error
-        if client.flush(DELIVERY_TIMEOUT_S) or errors != [None]:
-            why = errors[0] if errors else f"no answer within {DELIVERY_TIMEOUT_S:.0f} s"
-            raise BrokerError(f"release {release.release} was not written under {key!r}: {why}")
+        answers = _deliver(client, name, key, encode(release))
+        if answers != [None]:
+            why = answers[0] if answers else f"no answer within {DELIVERY_TIMEOUT_S:.0f} s"
+            raise BrokerError(f"release {release.release} was not written under {key!r} of {name}: {why}")
+
+
+def _deliver(client: Producer, name: str, key: str, value: bytes) -> list[KafkaError | None]:
+    """The broker's answer: [None] where all is well, the error where not, empty where none came in time."""
+    answers: list[KafkaError | None] = []
+    try:
+        client.produce(name, value, key.encode(), on_delivery=lambda error, _message: answers.append(error))
+        client.flush(DELIVERY_TIMEOUT_S)
+    except KafkaException as error:
+        answers.append(error.args[0])
+    return answers
 
 
 def read_release(message: Message) -> Release:

@@ -73,7 +73,11 @@ def run_router(
         sink = open_sink(_with_large_messages(settings), identity)
         links = stack.enter_context(closing(LinksTable(settings, metrics)))
         source = stack.enter_context(
-            closing(UtteranceSource(settings, options.group, options.group_protocol, options.batch, metrics))
+            closing(
+                UtteranceSource(
+                    settings, group_id(settings, options), options.group_protocol, options.batch, metrics
+                )
+            )
         )
         log.info("routing as %s", identity)
         router.append(
@@ -92,12 +96,17 @@ def run_router(
         router[0].run(stop, options.until_idle_s)
 
 
+def group_id(settings: Settings, options: RouterOptions) -> str:
+    """The consumer group; it carries the prefix, so that marketplaces on one cluster do not meet in a group."""
+    return f"{settings.prefix}{options.group}"
+
+
 def transactional_id(settings: Settings, options: RouterOptions) -> str:
     """Names the router's transactions. A name that stays the same across a restart shortens the recovery after
     a kill: the new process ends the transaction that the old one left open at once, where another name has
     readers and the next owner wait for the transaction's timeout (15 s). Two at once fence each other."""
     instance = options.instance or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    return f"{settings.prefix}{options.group}-{instance}"
+    return f"{group_id(settings, options)}-{instance}"
 
 
 def check_router_topics(settings: Settings) -> None:

@@ -1,10 +1,12 @@
 """Stand-ins for the parts that a worker's test is not about: a selector without a model, and bundles for it."""
 
 import hashlib
-import json
 import time
 from pathlib import Path
 
+import msgspec
+
+from model.bundle import Manifest, read_manifest
 from model.selector import Ranking, Request
 from topics.events import Action, Candidate
 
@@ -28,7 +30,7 @@ def _ranking(request: Request) -> Ranking:
     if POISON in request.text:
         raise ValueError(f"cannot rank {request.text!r}")
     if SLOW in request.text:
-        time.sleep(0.1)
+        time.sleep(0.02)
     share = 1 / (len(request.linked) + 1)
     return Ranking(
         action=Action.LAUNCH if request.linked else Action.NONE,
@@ -39,18 +41,22 @@ def _ranking(request: Request) -> Ranking:
         none_probability=share,
         propensity=1.0,
         rule="best",
+        shortlist_none_rank=0,
     )
 
 
 def load_flat(bundle: Path) -> FlatSelector:
     """A flat selector under the release id of `bundle`, which `flat_bundle` made."""
-    return FlatSelector(json.loads((bundle / "manifest.json").read_text())["digest"][:12])
+    return FlatSelector(read_manifest(bundle).release)
 
 
 def flat_bundle(folder: Path, name: str) -> Path:
-    """A folder with a manifest whose digest depends on `name` alone."""
+    """A folder whose manifest and digests hold, but with a word for a model; `name` makes the digest."""
     bundle = folder / name
     bundle.mkdir(parents=True)
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    (bundle / "manifest.json").write_text(json.dumps({"digest": digest}))
+    (bundle / "flat.txt").write_text(name)
+    manifest = Manifest(files={"flat.txt": hashlib.sha256(name.encode()).hexdigest()})
+    digest = hashlib.sha256(msgspec.json.encode(manifest, order="deterministic")).hexdigest()
+    signed = msgspec.structs.replace(manifest, digest=digest)
+    (bundle / "manifest.json").write_bytes(msgspec.json.encode(signed))
     return bundle

@@ -11,7 +11,7 @@ from topics.errors import UsageError
 from topics.events import Release
 from topics.settings import Settings
 from workers.console import figures, json_option, print_json, print_table
-from workers.releases import all_releases, current_release, default_store, publish
+from workers.releases import all_releases, current_release, publish
 
 
 @click.group()
@@ -52,6 +52,8 @@ def publish_command(
     Example:
       namefree releases publish runs/first --note "first of the autumn catalogue"
     """
+    from workers.release_store import default_store  # here, as it brings the networks, which a list needs not
+
     release = publish(settings, bundle, store or default_store(), parent, read_measures(measures), note)
     if as_json:
         print_json(msgspec.to_builtins(release))

@@ -1,0 +1,168 @@
+"""Topics of one test on the real broker, and routers with the flat selector on them, as threads or processes."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from tests.conftest import WaitUntil
+from tests.workers.doubles import flat_bundle, load_flat
+from topics.codec import decode, encode
+from topics.errors import NamefreeError
+from topics.events import DeadLetter, Decision, Link, Links, Release, Utterance
+from topics.kafka import producer, read_all
+from topics.registry import DEAD_LETTERS, DECISIONS, UTTERANCES, Topic, topic_name
+from topics.settings import Settings
+from workers.releases import publish
+from workers.router import Commit
+from workers.router_process import RouterOptions, run_router
+
+NOW_MS = 1_795_369_000_000
+ROOT = Path(__file__).parents[2]
+START_S = 60.0  # a router's start on a busy machine, imports and the group's first assignment included
+Pair = tuple[bytes | None, bytes | None]
+
+
+def ask(number: int, text: str = "get me a car") -> tuple[bytes, bytes]:
+    """Key and value of utterance `u-<number>`, of one of fifty customers."""
+    customer = f"c-{number % 50}"
+    utterance = Utterance(event_time_ms=NOW_MS, utterance_id=f"u-{number}", customer_id=customer, text=text)
+    return customer.encode(), encode(utterance)
+
+
+def link(customer: str, *skills: str) -> tuple[bytes, bytes]:
+    """Key and value of the customer's links."""
+    linked = tuple(Link(skill) for skill in skills)
+    return customer.encode(), encode(Links(event_time_ms=NOW_MS, customer_id=customer, linked=linked))
+
+
+class RouterThread:
+    """A router in a thread of the test. `error` is what it ended with."""
+
+    def __init__(self, settings: Settings, options: RouterOptions) -> None:
+        self.commits: list[Commit] = []
+        self.error: NamefreeError | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(settings, options), daemon=True)
+        self._thread.start()
+
+    def _run(self, settings: Settings, options: RouterOptions) -> None:
+        try:
+            run_router(settings, options, load_flat, self._stop, self.commits.append)
+        except NamefreeError as error:
+            self.error = error
+
+    def decided(self) -> int:
+        return sum(commit.decided for commit in self.commits)
+
+    def dead(self) -> int:
+        return sum(commit.dead for commit in self.commits)
+
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(START_S)
+        assert self.is_over(), "the router did not end"
+
+    def why(self) -> str:
+        return f"router thread with {self.error!r}"
+
+
+class RouterProcess:
+    """A router in a process of its own, its committed batches in one file and its log in another."""
+
+    def __init__(self, settings: Settings, options: RouterOptions, folder: Path) -> None:
+        folder.mkdir()
+        self._out, self._log = folder / "out", folder / "log"
+        arguments = [msgspec.json.encode(one, enc_hook=str).decode() for one in (settings, options)]
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        with self._out.open("wb") as stdout, self._log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.workers.flat_router", *arguments],
+                cwd=ROOT,
+                stdout=stdout,
+                stderr=stderr,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+
+    def decided(self) -> int:
+        lines = self._out.read_text().splitlines(keepends=True)
+        return sum(json.loads(line)["decided"] for line in lines if line.endswith("\n"))
+
+    def is_over(self) -> bool:
+        return self.process.poll() is not None
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(START_S)
+
+    def stop(self) -> None:
+        if not self.is_over():
+            self.process.kill()
+            self.process.wait()
+
+    def why(self) -> str:
+        return self._log.read_text()[-2_000:]
+
+
+@dataclass
+class Marketplace:
+    """Topics under one prefix, and what stands on them."""
+
+    settings: Settings
+    folder: Path
+    wait_until: WaitUntil
+    routers: list[RouterThread | RouterProcess] = field(default_factory=list)
+
+    def thread(self, **options: object) -> RouterThread:
+        router = RouterThread(self.settings, _options(options))
+        self.routers.append(router)
+        return router
+
+    def process(self, **options: object) -> RouterProcess:
+        router = RouterProcess(self.settings, _options(options), self.folder / f"router-{len(self.routers)}")
+        self.routers.append(router)
+        return router
+
+    def stop(self) -> None:
+        for router in self.routers:
+            router.stop()
+
+    def publish(self, name: str) -> Release:
+        return publish(self.settings, flat_bundle(self.folder, name), self.folder / "store", "", {}, name)
+
+    def send(self, topic: Topic, pairs: Sequence[Pair]) -> None:
+        client = producer(self.settings)
+        for key, value in pairs:
+            client.produce(topic_name(self.settings, topic), key=key, value=value)
+        assert client.flush(30) == 0
+
+    def ask(self, first: int, count: int, text: str = "get me a car") -> None:
+        self.send(UTTERANCES, [ask(number, text) for number in range(first, first + count)])
+
+    def decisions(self) -> list[Decision]:
+        messages = read_all(self.settings, topic_name(self.settings, DECISIONS))
+        return [decode(message.value(), Decision) for message in messages]
+
+    def letters(self) -> list[DeadLetter]:
+        messages = read_all(self.settings, topic_name(self.settings, DEAD_LETTERS))
+        return [decode(message.value(), DeadLetter) for message in messages]
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        self.wait_until(condition, START_S, what)
+
+    def until_decided(self, router: RouterThread | RouterProcess, count: int) -> None:
+        self.until(lambda: router.decided() >= count or router.is_over(), f"{count} decisions of {router.why()}")
+        assert router.decided() >= count, router.why()
+
+
+def _options(chosen: dict[str, object]) -> RouterOptions:
+    return msgspec.convert({"metrics_port": 0, "batch": 100, **chosen}, RouterOptions)

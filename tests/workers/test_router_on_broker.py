@@ -1,0 +1,151 @@
+"""Routers on a real broker: killed, stopped, fenced, fed with rubbish, given a new release."""
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import TopicPartition
+
+from tests.conftest import Broker, WaitUntil
+from tests.workers.doubles import SLOW
+from tests.workers.marketplace import START_S, Marketplace, Pair, ask, link
+from topics.codec import encode
+from topics.kafka import consumer, read_all
+from topics.registry import LINKS, RELEASES, UTTERANCES, create_topics, topic_name
+from topics.settings import Settings
+from workers.router_process import RouterOptions, group_id, transactional_id
+from workers.transactions import open_sink
+
+
+@pytest.fixture
+def market(broker: Broker, topic_prefix: str, tmp_path: Path, wait_until: WaitUntil) -> Iterator[Marketplace]:
+    settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
+    create_topics(settings, partitions=2)
+    market = Marketplace(settings, tmp_path, wait_until)
+    try:
+        yield market
+    finally:
+        market.stop()
+
+
+def test_each_utterance_has_one_decision_though_a_router_is_killed(market: Marketplace) -> None:
+    market.publish("one")
+    market.ask(0, 200, SLOW)  # slow: a batch takes four tenths of a second, so the kill falls into one
+    market.ask(200, 2_000)
+    first = market.process(instance="a", batch=20)
+    market.until_decided(first, 40)
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    second = market.thread(instance="a")
+    market.until_decided(second, 2_200 - first.decided() - 20)  # a last batch may be committed and not yet told
+    market.until(lambda: len(market.decisions()) >= 2_200, "all is decided")
+    second.stop()
+    assert Counter(decision.utterance_id for decision in market.decisions()) == {f"u-{n}": 1 for n in range(2_200)}
+
+
+def test_sigterm_finishes_the_batch_and_leaves_the_rest_to_the_next(market: Marketplace) -> None:
+    market.publish("one")
+    market.ask(0, 100, SLOW)
+    first = market.process(batch=5)
+    market.until_decided(first, 5)
+    assert first.end(signal.SIGTERM) == 0
+    assert len(market.decisions()) == first.decided() < 100
+    second = market.thread(batch=5)
+    market.until_decided(second, 100 - first.decided())
+    assert Counter(decision.utterance_id for decision in market.decisions()) == {f"u-{n}": 1 for n in range(100)}
+
+
+def test_malformed_events_become_dead_letters_with_their_position_and_no_restart(market: Marketplace) -> None:
+    market.publish("one")
+    bad: list[Pair] = [
+        (b"c-1", b"{"), (b"c-1", None), (b"c-1", b"[1]"), (None, b"\xff\xfe"), (b"other", ask(1)[1]),
+    ]  # fmt: skip
+    market.send(UTTERANCES, [*bad, *(ask(number) for number in range(50)), *bad])
+    router = market.thread()
+    market.until(lambda: router.decided() + router.dead() >= 60 or router.is_over(), "all is decided or dead")
+    messages = list(read_all(market.settings, topic_name(market.settings, UTTERANCES)))
+    values = {(message.partition(), message.offset()): message.value() for message in messages}
+    letters = market.letters()
+    assert Counter(letter.reason for letter in letters) == {
+        "not_json": 4, "null_value": 2, "not_an_object": 2, "wrong_key": 2,
+    }  # fmt: skip
+    assert all(values[letter.partition, letter.offset] == letter.source_value for letter in letters)
+    assert len(market.decisions()) == 50
+    assert not router.is_over()
+
+
+def test_links_written_before_the_start_are_known_at_the_first_decision(market: Marketplace) -> None:
+    market.publish("one")
+    market.send(LINKS, [link(f"c-{number}", "old") for number in range(50)])
+    market.send(LINKS, [*(link(f"c-{number}", f"skill:{number}") for number in range(49)), (b"c-49", None)])
+    market.ask(0, 50)
+    market.until_decided(market.thread(), 50)
+    used = {decision.customer_id: decision.linked for decision in market.decisions()}
+    assert used == {**{f"c-{number}": (f"skill:{number}",) for number in range(49)}, "c-49": ()}
+
+
+def test_a_new_release_serves_without_a_restart_and_a_forged_one_does_not(
+    market: Marketplace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="namefree")
+    market.ask(0, 5)
+    router = market.thread()
+    market.until(lambda: "waiting for a release" in caplog.text, "the router says what it waits for")
+    one = market.publish("one")
+    market.until_decided(router, 5)
+    two = market.publish("two")
+    market.until(lambda: f"release {two.release} serves" in caplog.text, "the second release serves")
+    forged = msgspec.structs.replace(one, digest="f" * 64)
+    market.send(RELEASES, [(b"current", encode(forged))])
+    market.until(lambda: "its event says ffffffffffff" in caplog.text, "the forged release is refused")
+    market.ask(5, 5)
+    market.until_decided(router, 10)
+    assert Counter(decision.release for decision in market.decisions()) == {one.release: 5, two.release: 5}
+
+
+def test_a_fenced_router_ends_with_an_error_and_without_a_trace(market: Marketplace) -> None:
+    market.publish("one")
+    market.ask(0, 5)
+    router = market.thread(instance="twin")
+    market.until_decided(router, 5)
+    open_sink(market.settings, transactional_id(market.settings, RouterOptions(instance="twin")))
+    market.ask(5, 5)
+    market.until(router.is_over, "the elder router ends")
+    assert router.error is not None
+    assert router.error.exit_code == 1
+    assert "another router runs under the same --instance" in str(router.error)
+    assert len(market.decisions()) == 5
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_two_routers_share_the_work_and_decide_once(market: Marketplace, protocol: str) -> None:
+    market.publish("one")
+    market.ask(0, 500)
+    first = market.thread(group_protocol=protocol)
+    market.until_decided(first, 500)
+    second = market.thread(group_protocol=protocol)
+    asked = 500
+
+    def both_work() -> bool:
+        nonlocal asked
+        market.ask(asked, 100)
+        asked += 100
+        return second.decided() > 0
+
+    market.until(both_work, "the second router has work")
+    market.until(lambda: first.decided() + second.decided() >= asked, "all is decided")
+    assert Counter(decision.utterance_id for decision in market.decisions()) == {f"u-{n}": 1 for n in range(asked)}
+
+
+def test_offsets_are_committed_with_the_decisions(market: Marketplace) -> None:
+    market.publish("one")
+    market.ask(0, 100)
+    router = market.thread(until_idle_s=1.0)
+    market.until(router.is_over, "an idle router ends")
+    name = topic_name(market.settings, UTTERANCES)
+    reader = consumer(market.settings, group_id(market.settings, RouterOptions()))
+    places = reader.committed([TopicPartition(name, partition) for partition in range(2)], START_S)
+    assert sum(place.offset for place in places) == 100 == len(market.decisions())
+    reader.close()
