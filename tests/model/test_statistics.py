@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.statistics import FEATURES, Statistics, is_linked, merge_all
+from model.statistics import FEATURES, Statistics, linked_skills, merge_all
 from topics import codec
 from topics.errors import BadBundle
 from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind, SkillStatistics, StatisticsFold
@@ -143,9 +143,7 @@ def test_an_outcome_after_no_choice_shows_in_the_totals_only() -> None:
 def test_a_link_is_known_from_the_list_or_from_the_candidate() -> None:
     listed = (Candidate(skill_id="rides:bolt", score=1.0, probability=0.5, linked=True),)
     made = decision(candidates=listed, linked=("rides:acme",))
-    assert is_linked(made, "rides:acme")
-    assert is_linked(made, "rides:bolt")
-    assert not is_linked(made, "cats:facts")
+    assert linked_skills(made) == {"rides:acme", "rides:bolt"}
 
 
 def test_a_training_epoch_is_folded_as_one_by_one() -> None:

@@ -1,0 +1,247 @@
+"""Joins outcomes to decisions and folds both, for one partition; no Kafka in here.
+
+What is folded is a function of the two topics' prefixes alone, however the topics were read beside each other:
+
+- An outcome joins the first decision of its customer and utterance; a second outcome of one is a duplicate.
+- Both must stand within the join window of each other by the records' own times: one clock with Kafka's search
+  by time, and one that the broker bounds, which event times are not.
+- A decision, and the outcome joined to it, count in the bucket of the decision's event time.
+- All changed folds are written together, each with the positions reached. So with D and O the highest offsets
+  recorded in any fold, the folds hold the decisions before D and the pairs of a decision before D and an outcome
+  before O: whatever is read again is known to be in or not.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from sys import intern
+
+from model.statistics import Statistics, linked_skills
+from topics.errors import BadEvent
+from topics.events import Decision, Outcome, StatisticsFold
+from topics.registry import DECISIONS, OUTCOMES
+from workers.records import Record, Refused, read_decision, read_outcome
+
+GRACE_MS = 60_000
+"""What is beyond the window is forgotten this much later: longer than records may be out of order."""
+
+MAX_EARLY = 10_000
+"""Outcomes that may wait for decisions not read yet before their topic has to wait: some megabytes."""
+
+NOTHING = {DECISIONS.name: 0, OUTCOMES.name: 0}
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """What is kept of a decision: a few hundred bytes."""
+
+    timestamp_ms: int
+    offset: int
+    bucket: str
+    skill_id: str | None
+    linked: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Join:
+    """One customer's utterance: its first decision, its first outcome while that waits, and whether it had one."""
+
+    chosen: _Chosen | None = None
+    early: tuple[Record, Outcome] | None = None
+    answered: bool = False
+
+
+class PartitionFold:
+    """The state of one partition: feed it the records of both topics, each topic in order of its offsets.
+
+    `folds` are what was written before, `committed` the group's offsets. What stands before those, or before an
+    offset that a fold recorded, is complete: it is read again only to know what waits, joined and not folded.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        bucket_minutes: int = 60,
+        window_ms: int = 3_600_000,
+        folds: Sequence[StatisticsFold] = (),
+        committed: dict[str, int] = NOTHING,
+    ) -> None:
+        self.partition = partition
+        self.positions = dict(NOTHING)  # the next offset of each topic
+        self.dirty: set[str] = set()  # buckets that changed since `written`
+        self.refused: list[Refused] = []
+        self.folded = {"decision": 0, "outcome": 0, "duplicate": 0}
+        self.waiting = 0  # decisions without an outcome
+        self.early = 0  # outcomes without a decision
+        self._minutes = bucket_minutes
+        self._window_ms = window_ms
+        recorded = [committed, *(fold.offsets for fold in folds)]
+        self.complete = {topic: max(offsets.get(topic, 0) for offsets in recorded) for topic in NOTHING}
+        self._clock_ms = dict(NOTHING)
+        self._joins: dict[str, _Join] = {}
+        self._by_age: dict[str, deque[tuple[int, str]]] = {DECISIONS.name: deque(), OUTCOMES.name: deque()}
+        self._buckets = {fold.bucket: Statistics.from_fold(fold) for fold in folds}
+
+    def take(self, record: Record) -> bool:
+        """Takes a record in; False where it was taken before. A malformed one goes to `refused`."""
+        if record.offset < self.positions[record.topic]:
+            return False
+        self.positions[record.topic] = record.offset + 1
+        self._clock_ms[record.topic] = max(self._clock_ms[record.topic], record.timestamp_ms)
+        try:
+            if record.topic == DECISIONS.name:
+                self._take_decision(record, read_decision(record))
+            else:
+                self._take_outcome(record, read_outcome(record))
+        except BadEvent as error:
+            self.refused.append(Refused(record, error))
+        return True
+
+    def expire(self, now_ms: int, idle: Iterable[str] = ()) -> None:
+        """Forgets decisions, and refuses outcomes, whose other half can no longer come.
+
+        How far each topic has been read decides, not how late it is: a worker that catches up forgets nothing
+        too soon. A topic in `idle` has been read to its end, so for it the time is `now_ms`.
+        """
+        clock_ms = self._clock_ms | dict.fromkeys(idle, now_ms)
+        for timestamp_ms, key in self._older_than(DECISIONS.name, clock_ms[OUTCOMES.name]):
+            join = self._joins.get(key)
+            if join and join.chosen and join.chosen.timestamp_ms == timestamp_ms:
+                del self._joins[key]
+                self.waiting -= not join.answered
+        for timestamp_ms, key in self._older_than(OUTCOMES.name, clock_ms[DECISIONS.name]):
+            join = self._joins.get(key)
+            if join and join.early and join.early[0].timestamp_ms == timestamp_ms:
+                del self._joins[key]
+                self._refuse_early(join)
+
+    def resume(self, now_ms: int) -> None:
+        """Ends the reading again of what was complete: what was refused then was told then."""
+        self.expire(now_ms, NOTHING)
+        self.refused.clear()
+        self.folded = dict.fromkeys(self.folded, 0)
+        self.positions = {topic: max(at, self.complete[topic]) for topic, at in self.positions.items()}
+
+    def ahead(self) -> str | None:
+        """The topic that should wait for the other, so that memory stays bounded in a long catch-up."""
+        if self.early > MAX_EARLY:
+            return OUTCOMES.name
+        behind_ms = self._clock_ms[DECISIONS.name] - self._clock_ms[OUTCOMES.name]
+        return DECISIONS.name if behind_ms > self._window_ms else None
+
+    def changed(self, event_time_ms: int) -> list[StatisticsFold]:
+        """The folds of the changed buckets, at the present positions; encode them before the next `take`."""
+        return [
+            self._buckets[bucket].to_fold(bucket, self.partition, dict(self.positions), event_time_ms)
+            for bucket in sorted(self.dirty)
+        ]
+
+    def written(self) -> None:
+        """Tells that all of `changed` and `refused` is on the cluster for good."""
+        self.dirty.clear()
+        self.refused.clear()
+
+    def statistics(self) -> dict[str, Statistics]:
+        """bucket -> its counts."""
+        return dict(self._buckets)
+
+    def _take_decision(self, record: Record, decision: Decision) -> None:
+        bucket = bucket_of(decision.event_time_ms, self._minutes)
+        if record.offset >= self.complete[DECISIONS.name]:
+            self._changing("decision", bucket).fold(decision)
+        linked = tuple(intern(skill_id) for skill_id in linked_skills(decision))
+        skill_id = decision.skill_id and intern(decision.skill_id)
+        self._meet(_key(decision), _Chosen(record.timestamp_ms, record.offset, bucket, skill_id, linked))
+
+    def _meet(self, key: str, chosen: _Chosen) -> None:
+        """A decision joins the outcome that came before it, or waits for one, or is a repetition."""
+        join = self._joins.get(key)
+        if join and join.chosen and self._near(join.chosen.timestamp_ms, chosen.timestamp_ms):
+            return  # the first decision keeps the outcome
+        if join and join.early and not self._near(join.early[0].timestamp_ms, chosen.timestamp_ms):
+            self._refuse_early(join)
+            join = None
+        self.waiting -= bool(join and join.chosen and not join.answered)
+        early = join.early if join else None
+        self._joins[key] = _Join(chosen, answered=early is not None)
+        self._by_age[DECISIONS.name].append((chosen.timestamp_ms, key))
+        if early:
+            self.early -= 1
+            self._fold_pair(chosen, *early)
+        else:
+            self.waiting += 1
+
+    def _take_outcome(self, record: Record, outcome: Outcome) -> None:
+        key = _key(outcome)
+        join = self._joins.get(key)
+        if join is None:
+            self._joins[key] = _Join(early=(record, outcome))
+            self._by_age[OUTCOMES.name].append((record.timestamp_ms, key))
+            self.early += 1
+        elif join.answered or join.early:
+            self.folded["duplicate"] += 1
+        elif join.chosen and self._near(join.chosen.timestamp_ms, record.timestamp_ms):
+            join.answered = True
+            self.waiting -= 1
+            self._fold_pair(join.chosen, record, outcome)
+        else:
+            self._refuse_unknown(record)
+
+    def _fold_pair(self, chosen: _Chosen, record: Record, outcome: Outcome) -> None:
+        if chosen.offset >= self.complete[DECISIONS.name] or record.offset >= self.complete[OUTCOMES.name]:
+            statistics = self._changing("outcome", chosen.bucket)
+            statistics.fold_outcome(chosen.skill_id, chosen.linked, outcome.outcome, outcome.skill_id)
+
+    def _changing(self, kind: str, bucket: str) -> Statistics:
+        self.folded[kind] += 1
+        self.dirty.add(bucket)
+        return self._buckets.setdefault(bucket, Statistics())
+
+    def _near(self, one_ms: int, other_ms: int) -> bool:
+        return abs(one_ms - other_ms) <= self._window_ms
+
+    def _older_than(self, topic: str, other_clock_ms: int) -> Iterable[tuple[int, str]]:
+        queue = self._by_age[topic]
+        while queue and queue[0][0] + self._window_ms + GRACE_MS < other_clock_ms:
+            yield queue.popleft()
+
+    def _refuse_early(self, join: _Join) -> None:
+        if join.early:
+            self.early -= 1
+            self._refuse_unknown(join.early[0])
+
+    def _refuse_unknown(self, record: Record) -> None:
+        minutes = self._window_ms / 60_000
+        why = f"Outcome at {record.source}: no decision of its customer and utterance within {minutes:g} minutes"
+        self.refused.append(Refused(record, BadEvent(why, "unknown_utterance")))
+
+
+def bucket_of(event_time_ms: int, minutes: int = 60) -> str:
+    """The start of the bucket in UTC: `2026-11-22T19`, or with minutes where a bucket is no whole hour.
+
+    >>> bucket_of(1795369000000), bucket_of(1795369000000, 15)
+    ('2026-11-22T17', '2026-11-22T17:30')
+    """
+    start = datetime.fromtimestamp(event_time_ms // (minutes * 60_000) * minutes * 60, UTC)
+    return start.strftime("%Y-%m-%dT%H" if minutes % 60 == 0 else "%Y-%m-%dT%H:%M")
+
+
+def _key(event: Decision | Outcome) -> str:
+    return f"{event.customer_id}\0{event.utterance_id}"
+
+
+def fold_records(
+    records: Iterable[Record], bucket_minutes: int = 60, window_ms: int = 3_600_000
+) -> dict[tuple[str, int], Statistics]:
+    """(bucket, partition) -> counts of a stretch of both topics, folded plainly from nothing."""
+    partitions: dict[int, PartitionFold] = {}
+    for record in records:
+        if record.partition not in partitions:
+            partitions[record.partition] = PartitionFold(record.partition, bucket_minutes, window_ms)
+        partitions[record.partition].take(record)
+    return {
+        (bucket, number): counts
+        for number, fold in partitions.items()
+        for bucket, counts in fold.statistics().items()
+    }
