@@ -1,9 +1,15 @@
 """Simulated customers: what they ask, how they act, and that what they report is what the topics hold."""
 
+import json
 import math
+import subprocess
+import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from model.data import Row
@@ -15,6 +21,7 @@ from topics.kafka import read_all
 from topics.registry import LINKS, OUTCOMES, UTTERANCES, create_topics, topic_name
 from topics.settings import Settings
 from workers.behaviour import Behaviour, mood, react
+from workers.commands.simulate import print_summary
 from workers.crowd import Plan
 from workers.customers import simulate
 
@@ -157,6 +164,35 @@ def test_wrong_launches_are_acted_on_as_the_table_says(settings: Settings) -> No
     )
     assert {kind: count for kind, count in summary.outcomes.items() if count} == expected
     assert expected["rejected"] > expected["corrected"] > 0
+
+
+def test_a_termination_ends_with_the_summary_of_what_was_asked(
+    settings: Settings, tmp_path: Path, wait_until: Callable[..., object]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(b"\n".join(msgspec.json.encode(row) for row in ROWS))
+    command = ["--bootstrap", settings.bootstrap, "--prefix", settings.prefix, "simulate", "--json"]
+    command += ["--utterances", str(rows), "--rate", "50", "--duration", "120"]
+    with answering(settings, oracle):
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from workers.cli import main; main()", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        wait_until(lambda: len(events(settings, OUTCOMES, Outcome)) > 5, 60, "customers act")
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+    summary = json.loads(out)
+    assert (process.returncode, summary["duplicates"]) == (0, 0), err
+    assert 5 < summary["asked"] == summary["decided"] == len(events(settings, UTTERANCES, Utterance))
+
+
+def test_the_printed_summary_names_what_happened(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(settings, oracle):
+        print_summary(simulate(settings, ROWS, Plan(run="r", count=20)))
+    printed = capsys.readouterr().out
+    for says in ("duplicates", "launch 18 none 2", "right first", "1.000", "p95"):
+        assert says in printed
 
 
 CASES = [

@@ -16,6 +16,7 @@ from topics.events import Action, Candidate, Link, Links, Outcome, OutcomeKind, 
 from topics.kafka import admin_client, producer
 from topics.registry import DECISIONS, LINKS, OUTCOMES, UTTERANCES, create_topics, topic_name
 from topics.settings import Settings
+from workers.commands.replay import print_report
 from workers.deciding import Selecting
 from workers.joins import labelled_rows
 from workers.replay import bundle_of, replay
@@ -238,6 +239,23 @@ def test_a_replay_of_nothing_is_an_answer(settings: Settings) -> None:
     report = everything(settings, Choosing("new", always_cats), Choosing("old", first_link))
     assert (report.utterances, report.judged.share, report.between.share, report.gain) == (0, None, None, None)
     json.dumps(report.changes)
+
+
+def test_the_printed_report_names_shares_intervals_and_changes(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    utterances = [utterance(n, ["rides"]) for n in range(10)]
+    send(settings, UTTERANCES, utterances)
+    decided(settings, utterances)
+    send(settings, OUTCOMES, [told(n, OutcomeKind.CORRECTED, "cats") for n in range(10)])
+    print_report(everything(settings, Choosing("new", always_cats), Choosing("old", first_link), show=1))
+    printed = capsys.readouterr().out
+    for says in ("old 10", "0.0000 [0.0000, 0.0000] of 10", "1.0000 [1.0000, 1.0000] of 10", "+1.0000 [+1.0000"):
+        assert says in printed
+    assert "Changed decisions, 1 of 10" in printed
+    assert "launch rides" in printed
+    print_report(everything(settings, Choosing("old", first_link)))
+    assert "gain" not in capsys.readouterr().out
 
 
 def test_a_release_that_is_not_there_is_named(settings: Settings, tmp_path: Path) -> None:

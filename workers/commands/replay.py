@@ -56,10 +56,11 @@ def command(
     selectors = [Selector.load(bundle_of(settings, name)) for name in names]
     with progress("replay", stretch.offsets) as advance:
         report = replay(settings, selectors, stretch, show, advance)
-    print_json(asdict(report)) if as_json else _print(report)
+    print_json(asdict(report)) if as_json else print_report(report)
 
 
-def _print(report: Report) -> None:
+def print_report(report: Report) -> None:
+    """The report as tables on stdout."""
     print_table("Replay", ["measure", "value"], _measures(report))
     columns = ["release", "equal to recorded", "own decisions repeated", "top-1"]
     rows = [(one.release, _share(one.equal), _share(one.equal_own), _share(one.top1)) for one in report.releases]

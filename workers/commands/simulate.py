@@ -20,9 +20,7 @@ from workers.lifecycle import stop_on_signals
 @click.option("--data", type=click.Path(path_type=Path), help="Data folder whose rows are asked.")
 @click.option("--split", type=click.Choice(["train", "dev"]), default="dev", show_default=True)
 @click.option("--utterances", type=click.Path(path_type=Path), help="A file of rows, instead of --data.")
-@click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Asked a second.  [default: all it can]"
-)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Asked a second.  [default: all it can]")
 @click.option("--count", type=click.IntRange(1), help="How many to ask.  [default: every row once]")
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="The first row to ask.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds to ask for, rows over again.")
@@ -92,7 +90,7 @@ def command(
     rows = _rows(data, split, utterances)
     with stop_on_signals() as stop, progress("simulated customers", steps(rows, plan)) as advance:
         summary = simulate(settings, rows, plan, advance, stop.is_set)
-    print_json(asdict(summary)) if as_json else _print(summary)
+    print_json(asdict(summary)) if as_json else print_summary(summary)
 
 
 def _rows(data: Path | None, split: Literal["train", "dev"], utterances: Path | None) -> list[Row]:
@@ -105,7 +103,8 @@ def _rows(data: Path | None, split: Literal["train", "dev"], utterances: Path | 
     return rows
 
 
-def _print(summary: Summary) -> None:
+def print_summary(summary: Summary) -> None:
+    """The summary as a table on stdout."""
     fields = asdict(summary)
     acted = " ".join(f"{name} {count:,}" for name, count in fields.pop("outcomes").items() if count)
     actions = " ".join(f"{name} {count:,}" for name, count in fields.pop("actions").items() if count)
