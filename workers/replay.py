@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 
 from model.selector import Request
-
 from topics.errors import UsageError
 from topics.events import Outcome, Utterance
 from topics.settings import Settings

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from model.selector import Ranking
 
+from model.selector import Ranking
 from topics.events import Action, Utterance
 from workers.deciding import Selecting
 from workers.joins import Recorded, Verdict, first_choice
