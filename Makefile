@@ -33,7 +33,6 @@ check: $(INSTALLED)  ## lint, format, types, and the direction of the imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy docs/generate.py
 	$(BIN)/lint-imports
 
 constraints: $(INSTALLED)  ## upgrade all and write constraints.txt anew
