@@ -55,6 +55,7 @@ def encode(event: Event) -> bytes:
 def decode(data: bytes | None, kind: type[E], source: Source | None = None) -> E:
     """The event of type `kind` in `data`; raises BadEvent, which names `source` if given.
 
+    >>> from topics.events import Outcome
     >>> decode(b'{"schema": 1}', Outcome)
     Traceback (most recent call last):
     topics.errors.BadEvent: Outcome: Object missing required field `event_time_ms`

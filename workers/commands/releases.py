@@ -16,7 +16,13 @@ from workers.releases import all_releases, current_release, publish
 
 @click.group()
 def command() -> None:
-    """Publish releases, list them, look at one."""
+    """Publish releases, list them, look at one.
+
+    \b
+    Example:
+      namefree releases publish my-bundle
+      namefree releases list
+    """
 
 
 @command.command("publish")
