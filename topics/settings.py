@@ -62,7 +62,7 @@ def client_config(settings: Settings) -> dict[str, Any]:
         "bootstrap.servers": settings.bootstrap,
         "client.id": "namefree",
         "socket.keepalive.enable": True,
-        "log_level": 3,  # errors only: librdkafka's notices are not for an operator
+        "log_level": 2,  # a broker that is away is said once, by the call; at level 3 it is 20 lines a second
         **settings.kafka,
     }
 

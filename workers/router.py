@@ -93,11 +93,12 @@ class Router:
         while not stop.is_set() and not 0 < until_idle_s < time.monotonic() - busy_s:
             self.turned_s = time.monotonic()
             messages = self.source.poll()  # 1. poll
+            settled = self.is_ready()
             self.links.update(self.source.owned, stop)
             self.source.show_lag()
             if messages and not stop.is_set():  # stopped while links were restored: decide nothing without them
                 self._turn(messages)
-            if messages or not self.source.joined:
+            if messages or not settled:  # joining and restoring are no idleness
                 busy_s = time.monotonic()
 
     def _turn(self, messages: list[Message]) -> None:

@@ -142,7 +142,7 @@ def test_two_routers_share_the_work_and_decide_once(market: Marketplace, protoco
 def test_offsets_are_committed_with_the_decisions(market: Marketplace) -> None:
     market.publish("one")
     market.ask(0, 100)
-    router = market.thread(until_idle_s=1.0)
+    router = market.thread(until_idle_s=2.0)
     market.until(router.is_over, "an idle router ends")
     name = topic_name(market.settings, UTTERANCES)
     reader = consumer(market.settings, group_id(market.settings, RouterOptions()))
