@@ -189,7 +189,7 @@ def _ssl_context(kafka: Mapping[str, str]) -> ssl.SSLContext:
                 kafka["ssl.certificate.location"], kafka.get("ssl.key.location"), kafka.get("ssl.key.password")
             )
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"the files of the ssl.* properties cannot be read: {error}") from error
+        raise UsageError(f"the ssl files cannot be read (ssl.ca.location and so on): {error}") from error
     if kafka.get("ssl.endpoint.identification.algorithm", "https") == "none":
         context.check_hostname = False
     if kafka.get("enable.ssl.certificate.verification", "true") == "false":

@@ -1,0 +1,201 @@
+"""The aggregator on a real broker: what it writes equals a plain fold, whatever happens to the process."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import NewTopic
+from prometheus_client import CollectorRegistry
+
+from model.statistics import Statistics, merge_all
+from tests.conftest import Broker, WaitUntil
+from tests.workers.aggregating import Feeder, Running, decision, outcome, traffic_on
+from topics import codec
+from topics.errors import WorkerError
+from topics.events import DeadLetter, Decision, Outcome, StatisticsFold
+from topics.kafka import admin_client, producer, read_all
+from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, create_topics, topic_name
+from topics.settings import Settings
+from workers.aggregator import Aggregator, AggregatorOptions, Write, run_aggregator
+from workers.fold_store import FoldWriter, read_statistics
+from workers.metrics import AggregatorMetrics
+
+
+@pytest.fixture
+def settings(broker: Broker, topic_prefix: str) -> Settings:
+    found = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
+    create_topics(found, partitions=3, replication=1)
+    return found
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Starts aggregators, and ends them with the test."""
+    running: list[Running] = []
+
+    def begin(*options: str) -> Running:
+        running.append(Running(settings, tmp_path / "aggregator.log", *options))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        if one.process.poll() is None:
+            one.end(signal.SIGKILL)
+
+
+def plain_fold(settings: Settings) -> Statistics:
+    """The obvious way, apart from the product's: two dictionaries and one pass; the first of each counts."""
+    decisions: dict[tuple[str, str], Decision] = {}
+    whole = Statistics()
+    for message in read_all(settings, topic_name(settings, DECISIONS)):
+        event = codec.decode(message.value(), Decision)
+        whole.fold(event)
+        decisions.setdefault((event.customer_id, event.utterance_id), event)
+    seen = set()
+    for message in read_all(settings, topic_name(settings, OUTCOMES)):
+        answer = codec.decode(message.value(), Outcome)
+        key = answer.customer_id, answer.utterance_id
+        if key in decisions and key not in seen:
+            whole.fold(decisions[key], answer)
+        seen.add(key)
+    return whole
+
+
+def letters(settings: Settings) -> list[DeadLetter]:
+    return [codec.decode(m.value(), DeadLetter) for m in read_all(settings, topic_name(settings, DEAD_LETTERS))]
+
+
+def test_killed_in_the_middle_it_counts_as_if_nothing_had_happened(
+    settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    """While traffic runs, a second one joins, the first is killed, the second asked to end; a third catches up."""
+    first = start()
+    with traffic_on(settings) as sent:
+        wait_until(lambda: first.folded() >= 200, 40, "the first one folds")
+        second = start()
+        wait_until(lambda: second.folded() >= 100, 40, "the second one has taken a share")
+        first.end(signal.SIGKILL)
+        wait_until(lambda: len({line.partition for line in second.lines}) == 3, 40, "the second one has all")
+        assert second.end(signal.SIGTERM) == 0
+    assert start("--until-idle", "3").wait() == 0
+    known = read_statistics(settings)
+    assert (known.statistics.decisions, known.statistics.outcomes) == (sent[0], sent[0])
+    assert known.statistics == plain_fold(settings)
+    ends = Counter(m.partition() for m in read_all(settings, topic_name(settings, OUTCOMES)))
+    assert {p: n for (topic, p), n in known.offsets.items() if topic == "outcomes"} == ends
+    assert letters(settings) == []
+
+
+def test_what_it_writes_stands_in_the_partition_and_under_the_key_of_its_source(
+    settings: Settings, start: Start
+) -> None:
+    feeder = Feeder(settings)
+    feeder.decide([decision(i) for i in range(0, 1500, 10)])
+    feeder.decide([decision(i) for i in range(2000, 2100)], commit=False)
+    assert start("--until-idle", "2", "--bucket-minutes", "15").wait() == 0
+    found = Statistics()
+    for message in read_all(settings, topic_name(settings, STATISTICS)):
+        fold = codec.decode(message.value(), StatisticsFold)
+        assert message.key() == f"{fold.bucket}/{fold.partition}".encode()
+        assert message.partition() == fold.partition
+        assert fold.bucket[-2:] in ("00", "15", "30", "45")
+        found = merge_all([found, Statistics.from_fold(fold)])
+    assert found == plain_fold(settings)
+    assert found.decisions == 150  # the aborted hundred are nobody's decisions
+
+
+def test_malformed_events_become_dead_letters_with_reason_and_place(settings: Settings, start: Start) -> None:
+    feeder = Feeder(settings)
+    bad = [b"{", b"[]", b'{"schema":9}', b'{"schema":1}', b"", None, b'{"schema":1,"schema":1}']
+    for topic in (DECISIONS, OUTCOMES):
+        for value in bad:
+            feeder.send(topic_name(settings, topic), "c-1", value)
+    feeder.decide([decision(1)])
+    feeder.answer([outcome(1)])
+    one = start("--until-idle", "2")
+    assert one.wait() == 0
+    assert sum(line.dead_letters for line in one.lines) == 2 * len(bad)
+    found = letters(settings)
+    for topic in (DECISIONS, OUTCOMES):
+        mine = [letter for letter in found if letter.topic == topic_name(settings, topic)]
+        assert [letter.source_value for letter in mine] == bad
+        assert [letter.offset for letter in mine] == list(range(len(bad)))
+        reasons = ["not_json", "not_an_object", "unknown_schema", "invalid", "empty_value", "null_value"]
+        assert [letter.reason for letter in mine] == [*reasons, "duplicate_key"]
+    assert read_statistics(settings).statistics.outcomes == 1
+
+
+def test_an_outcome_nobody_asked_for_becomes_a_dead_letter_once_decisions_are_past_its_window(
+    settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    name, now_ms = topic_name(settings, OUTCOMES), int(time.time() * 1000)
+    client = producer(settings)
+    client.produce(name, codec.encode(outcome(1)), "c-1", timestamp=now_ms - 7_200_000)
+    client.flush()
+    Feeder(settings).decide([decision(51)])  # the same customer, two hours later by the records' time
+    one = start()
+    wait_until(lambda: any(line.dead_letters for line in one.lines), 30, "the dead letter is written")
+    assert one.end() == 0
+    assert [letter.reason for letter in letters(settings)] == ["unknown_utterance"]
+
+
+def test_an_owner_that_was_replaced_is_fenced_and_ends_with_an_error(
+    settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    feeder = Feeder(settings)
+    feeder.decide([decision(1)])
+    one = start()
+    wait_until(lambda: one.folded() == 1, 30, "the first decision is folded")
+    FoldWriter(settings, AggregatorOptions().group, one.lines[0].partition)
+    feeder.decide([decision(1)])
+    assert one.wait(30) == 1
+    last = one.log.read_text().strip().splitlines()[-1]
+    assert last.startswith(f"Error: folds of partition {one.lines[0].partition} cannot be written")
+    assert read_statistics(settings).statistics.decisions == 1
+
+
+def test_an_agent_that_dies_ends_the_run_with_an_error(settings: Settings) -> None:
+    def fail(_write: Write) -> None:
+        raise RuntimeError("on purpose")
+
+    Feeder(settings).decide([decision(1)])
+    options = AggregatorOptions(metrics_port=0, write_every_events=1)
+    with pytest.raises(WorkerError, match="the aggregating agent died of RuntimeError: on purpose"):
+        run_aggregator(settings, options, threading.Event(), fail)
+
+
+def test_a_dead_consumer_thread_ends_the_run_with_an_error(settings: Settings) -> None:
+    async def run() -> None:
+        metrics = AggregatorMetrics(CollectorRegistry())
+        written: list[Write] = []
+        worker = Aggregator(settings, AggregatorOptions(write_every_s=0), metrics, written.append)
+        going = asyncio.create_task(worker.run(threading.Event()))
+        while not written:
+            await asyncio.sleep(0.05)
+        consumer: Any = worker.app.consumer
+        await consumer._thread.stop()
+        await asyncio.wait_for(going, 30)
+
+    Feeder(settings).decide([decision(1)])
+    with pytest.raises(WorkerError, match="consumer"):
+        asyncio.run(run())
+
+
+def test_topics_that_do_not_match_are_refused_at_the_start(broker: Broker, topic_prefix: str) -> None:
+    settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
+
+    admin = admin_client(settings)
+    for future in admin.create_topics([NewTopic(topic_name(settings, OUTCOMES), 2, 1)]).values():
+        future.result()
+    create_topics(settings, partitions=3, replication=1)
+    with pytest.raises(WorkerError, match=r"must have equally many partitions, but have: .*outcomes 2"):
+        run_aggregator(settings, AggregatorOptions(metrics_port=0), threading.Event(), lambda _: None)
