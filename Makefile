@@ -5,7 +5,7 @@
 #   make test                 every test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check constraints clean
+.PHONY: help setup demo test check docs constraints clean
 
 # The first Python of these that is new enough; or say which: make setup PYTHON=/opt/python3.13/bin/python3
 CANDIDATES := python3 python3.13 python3.12 python3.11 python
@@ -34,6 +34,9 @@ check: $(INSTALLED)  ## lint, format, types, and the direction of the imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## write docs/reference/ anew from the code
+	$(BIN)/python -m docs.generate
 
 constraints: $(INSTALLED)  ## upgrade all and write constraints.txt anew
 	$(PIP) install --upgrade --upgrade-strategy eager -e '.[dev]'
