@@ -6,9 +6,10 @@ a text or a skill is never a label.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import nan
 from socketserver import ThreadingMixIn
 from threading import Thread
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -113,6 +114,13 @@ class RouterMetrics:
         self.release_info.labels(release).set(1)
         self.release_loaded.set(1)
 
+    def statistics_since(self, published_s: float | None) -> None:
+        """Ages the statistics from when their release was published (epoch seconds): they are no younger.
+
+        None where the release has none: their age is NaN.
+        """
+        self.statistics_age_s.set_function(lambda: nan if published_s is None else time() - published_s)
+
 
 class AggregatorMetrics:
     """What the aggregator tells Prometheus."""
@@ -162,7 +170,7 @@ def _dead_letters(registry: CollectorRegistry, topics: Sequence[str]) -> Counter
 def _statistics_age(registry: CollectorRegistry) -> Gauge:
     """NaN until somebody sets it: an age that is not known must not look like a young one."""
     gauge = Gauge("namefree_statistics_age_seconds", "Age of the statistics in use.", registry=registry)
-    gauge.set(float("nan"))
+    gauge.set(nan)
     return gauge
 
 

@@ -132,7 +132,7 @@ class ReleaseFollower:
             self._failed(f"release {release.release} is not taken: {error}")
             return
         self._metrics.serving(release.release)
-        self._metrics.statistics_age_s.set_function(lambda: time.time() - release.event_time_ms / 1000)
+        self._metrics.statistics_since(release.event_time_ms / 1000 if self._served.selector.statistics else None)
         log.info("release %s serves, from %s", release.release, release.bundle)
 
     def _failed(self, message: str) -> None:

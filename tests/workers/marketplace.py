@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -26,6 +27,7 @@ from workers.router_process import RouterOptions, run_router
 NOW_MS = 1_795_369_000_000
 ROOT = Path(__file__).parents[2]
 START_S = 60.0  # a router's start on a busy machine, imports and the group's first assignment included
+E = TypeVar("E", Decision, DeadLetter)
 Pair = tuple[bytes | None, bytes | None]
 
 
@@ -148,13 +150,25 @@ class Marketplace:
     def ask(self, first: int, count: int, text: str = "get me a car") -> None:
         self.send(UTTERANCES, [ask(number, text) for number in range(first, first + count)])
 
-    def decisions(self) -> list[Decision]:
-        messages = read_all(self.settings, topic_name(self.settings, DECISIONS))
-        return [decode(message.value(), Decision) for message in messages]
+    def decisions(self, count: int) -> list[Decision]:
+        """All decisions, once there are `count`: a commit returns before its readers see it."""
+        return self._read(DECISIONS, Decision, count)
 
-    def letters(self) -> list[DeadLetter]:
-        messages = read_all(self.settings, topic_name(self.settings, DEAD_LETTERS))
-        return [decode(message.value(), DeadLetter) for message in messages]
+    def letters(self, count: int) -> list[DeadLetter]:
+        """All dead letters, once there are `count`."""
+        return self._read(DEAD_LETTERS, DeadLetter, count)
+
+    def _read(self, topic: Topic, kind: type[E], count: int) -> list[E]:
+        found: list[E] = []
+
+        def enough() -> bool:
+            found[:] = [
+                decode(one.value(), kind) for one in read_all(self.settings, topic_name(self.settings, topic))
+            ]
+            return len(found) >= count
+
+        self.until(enough, f"{count} messages on {topic.name}")
+        return found
 
     def until(self, condition: Callable[[], object], what: str) -> None:
         self.wait_until(condition, START_S, what)

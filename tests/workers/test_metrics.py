@@ -92,3 +92,13 @@ def test_a_taken_port_is_said_in_one_line() -> None:
         serve_metrics(registry, "127.0.0.1", port),
     ):
         pass
+
+
+def test_an_age_that_is_not_known_is_no_young_age() -> None:
+    metrics = RouterMetrics(CollectorRegistry())
+    for published_s, known in ((None, False), (0.0, True), (None, False)):
+        metrics.statistics_since(published_s)
+        age_s = metrics.registry.get_sample_value("namefree_statistics_age_seconds")
+        assert age_s is not None
+        assert (age_s > 1e9) is known
+        assert (age_s != age_s) is not known  # NaN differs from itself
