@@ -163,8 +163,10 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         self.decisions += 1
         self.none_chosen += decision.action is Action.NONE
         for place, candidate in enumerate(decision.candidates):
-            counts = self._side(candidate.skill_id, candidate.skill_id in linked)
-            counts.offered += [0] * (place + 1 - len(counts.offered))
+            both = self.skills.get(candidate.skill_id) or self._of(candidate.skill_id)
+            counts = both.linked if candidate.skill_id in linked else both.unlinked
+            if len(counts.offered) <= place:
+                counts.offered += [0] * (place + 1 - len(counts.offered))
             counts.offered[place] += 1
             counts.mass_millionths += round(candidate.probability * MILLION)
         if decision.skill_id is not None:

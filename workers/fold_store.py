@@ -89,7 +89,7 @@ def restore(settings: Settings, group: str, partition: int, bucket_minutes: int,
             start = _offset_at(settings, topic, partition, now_ms - 2 * window_ms)
             for record in read_records(settings, topic, {partition: start}, {partition: complete[topic.name]}):
                 fold.take(record)
-        fold.resume(now_ms)
+        fold.resume()
     return fold
 
 

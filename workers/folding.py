@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from sys import intern
 
 from model.statistics import Statistics, linked_skills
@@ -116,9 +117,13 @@ class PartitionFold:
                 del self._joins[key]
                 self._refuse_early(join)
 
-    def resume(self, now_ms: int) -> None:
-        """Ends the reading again of what was complete: what was refused then was told then."""
-        self.expire(now_ms, NOTHING)
+    def resume(self) -> None:
+        """Ends the reading again of what was complete: what was refused then was told then.
+
+        Only what was read again tells the time here, so that an outcome that still waited is told later, at the
+        price that one refused because its topic was idle may be told twice.
+        """
+        self.expire(now_ms=0)
         self.refused.clear()
         self.folded = dict.fromkeys(self.folded, 0)
         self.positions = {topic: max(at, self.complete[topic]) for topic, at in self.positions.items()}
@@ -223,7 +228,12 @@ def bucket_of(event_time_ms: int, minutes: int = 60) -> str:
     >>> bucket_of(1795369000000), bucket_of(1795369000000, 15)
     ('2026-11-22T17', '2026-11-22T17:30')
     """
-    start = datetime.fromtimestamp(event_time_ms // (minutes * 60_000) * minutes * 60, UTC)
+    return _bucket_name(event_time_ms // (minutes * 60_000), minutes)
+
+
+@lru_cache(maxsize=256)  # events come in few buckets at a time, and a name takes 10 µs to write
+def _bucket_name(number: int, minutes: int) -> str:
+    start = datetime.fromtimestamp(number * minutes * 60, UTC)
     return start.strftime("%Y-%m-%dT%H" if minutes % 60 == 0 else "%Y-%m-%dT%H:%M")
 
 

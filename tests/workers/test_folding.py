@@ -237,23 +237,33 @@ def restored(
     for record in (*both[0], *both[1]):
         if record.offset < found.complete[record.topic]:
             found.take(record)
-    found.resume(now_ms=T0_MS)
+    found.resume()
     assert not found.dirty
     return found
 
 
 def test_what_was_refused_before_a_restart_is_not_refused_again() -> None:
-    early = outcome(0, "nobody asked")
-    found = PartitionFold(0, committed={"decisions": 0, "outcomes": 1})
-    found.take(early)
-    found.resume(now_ms=T0_MS + HOUR_MS + GRACE_MS + 1)
+    found = PartitionFold(0, committed={"decisions": 1, "outcomes": 1})
+    found.take(outcome(0, "nobody asked"))
+    found.take(decision(0, at_ms=HOUR_MS + GRACE_MS + 1))
+    found.resume()
     assert found.refused == []
-    assert not found.take(early)
+    assert not found.take(outcome(0, "nobody asked"))
+    found.expire(now_ms=T0_MS + 10 * HOUR_MS, idle=["decisions", "outcomes"])
+    assert found.refused == []
+
+
+def test_what_waited_at_a_restart_is_refused_after_it() -> None:
+    found = PartitionFold(0, committed={"decisions": 0, "outcomes": 1})
+    found.take(outcome(0, "nobody asked"))
+    found.resume()
+    found.expire(now_ms=T0_MS + 10 * HOUR_MS, idle=["decisions", "outcomes"])
+    assert reasons(found) == ["unknown_utterance"]
 
 
 def test_an_outcome_that_waited_at_a_restart_is_joined_after_it() -> None:
     found = PartitionFold(0, committed={"decisions": 0, "outcomes": 1})
     found.take(outcome(0))
-    found.resume(now_ms=T0_MS)
+    found.resume()
     found.take(decision(0))
     assert total(found).outcomes == 1
