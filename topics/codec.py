@@ -95,7 +95,7 @@ def _parse(data: bytes | None, limit_bytes: int) -> dict[str, Any]:
     if _too_deep(found):
         raise BadEvent(f"nested deeper than {MAX_DEPTH} levels", "too_deep")
     # orjson keeps the last of two equal keys in silence; the standard library shows them all
-    json.loads(data, object_pairs_hook=_refuse_twins)
+    _SHOWS_TWINS.decode(data.decode())
     return found
 
 
@@ -128,6 +128,9 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twin = next(name for name in names if names.count(name) > 1)
         raise BadEvent(f"the key {twin!r} occurs twice", "duplicate_key")
     return found
+
+
+_SHOWS_TWINS = json.JSONDecoder(object_pairs_hook=_refuse_twins)  # made once: json.loads makes one a call
 
 
 def _convert(found: dict[str, Any], kind: type[E]) -> E:

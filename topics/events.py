@@ -32,10 +32,10 @@ Count = Annotated[int, Meta(ge=0)]
 SkillIds = Annotated[tuple[SkillId, ...], Meta(max_length=MAX_LINKS)]
 
 
-def _finite(**numbers: float) -> None:
+def _refuse_nan(event: Struct, *names: str) -> None:
     """JSON has no NaN: a score that is none would travel as null and break its reader."""
-    for name, number in numbers.items():
-        if not math.isfinite(number):
+    for name in names:
+        if not math.isfinite(number := getattr(event, name)):
             raise ValueError(f"{name} {number} is not a finite number")
 
 
@@ -149,7 +149,8 @@ class Candidate(Struct, frozen=True, kw_only=True):
     shortlist_rank: Count = 0
 
     def __post_init__(self) -> None:
-        _finite(score=self.score, probability=self.probability)
+        if not (math.isfinite(self.score) and math.isfinite(self.probability)):  # in line: ten a decision
+            _refuse_nan(self, "score", "probability")
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -176,7 +177,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     latency_ms: Annotated[float, Meta(ge=0.0)] = 0.0
 
     def __post_init__(self) -> None:
-        _finite(none_probability=self.none_probability, propensity=self.propensity, latency_ms=self.latency_ms)
+        _refuse_nan(self, "none_probability", "propensity", "latency_ms")
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -246,7 +247,9 @@ class Release(Struct, frozen=True, kw_only=True):
     note: Line = ""
 
     def __post_init__(self) -> None:
-        _finite(**self.measures)
+        for name, measure in self.measures.items():
+            if not math.isfinite(measure):
+                raise ValueError(f"measure {name} {measure} is not a finite number")
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
