@@ -79,7 +79,7 @@ def shortlists(
     none = len(model.rows)
     for batch in batches(examples, words, 512, linked):
         scores = model(batch.words, batch.linked, vectors)
-        part = hypotheses(model, declarations, scores, batch.words, batch.linked, count)
+        part = hypotheses(model, declarations, scores, batch.words, batch.linked, vectors, count)
         parts.append(part)
         right.append(intended(part, batch.targets, none))
     return pack(parts), torch.cat(right)

@@ -20,7 +20,7 @@ from topics.events import SkillCard
 ANSWERS = ("YES", "MAYBE", "NO")
 OWN_FEATURES = (
     "log_probability",  # of the shortlister
-    "text_log_probability",  # the same without links
+    "text_log_probability",  # without links, among the list's skills and `none`
     "linked",
     "attention",
     "card_similarity",  # cosine of the request's words and the card's
@@ -114,12 +114,21 @@ def _answer(card: SkillCard, intent: str) -> Tensor:
 
 
 def hypotheses(
-    shortlister: Shortlister, declarations: Declarations, scores: Scores, words: Words, linked: Tensor, count: int
+    shortlister: Shortlister,
+    declarations: Declarations,
+    scores: Scores,
+    words: Words,
+    linked: Tensor,
+    vectors: Tensor,
+    count: int,
 ) -> Hypotheses:
-    """The first `count` skills of each request with all that is known of them."""
+    """The first `count` skills of each request with all that is known of them.
+
+    `vectors` (S + 1, D): the shortlister's `skill_vectors()`, by which it scored.
+    """
     logs = torch.log_softmax(scores.logits.float(), dim=-1)  # (B, S + 1)
-    text_logs = torch.log_softmax(scores.text_logits.float(), dim=-1)
     best, rows = logs[:, :-1].topk(min(count, logs.shape[1] - 1), dim=-1)  # (B, C)
+    text_logs = _text_logs(shortlister, scores.text, rows, vectors)  # (B, C + 1)
     matches = rows[:, :, None] == linked[:, None, :]  # (B, C, L)
     is_linked = matches.any(-1)
     attention = (matches * scores.weights[:, None, :]).sum(-1)  # (B, C)
@@ -128,7 +137,7 @@ def hypotheses(
     own = torch.cat(
         [
             torch.stack(
-                [best, text_logs.gather(1, rows), is_linked.float(), attention, similarity, declares, intent],
+                [best, text_logs[:, :-1], is_linked.float(), attention, similarity, declares, intent],
                 dim=-1,
             ),
             answers,
@@ -141,6 +150,14 @@ def hypotheses(
     sizes = [words.lengths.float() / 10, (linked >= 0).sum(1).float() / 10, is_linked.float().sum(1)]
     lists = torch.stack([*sizes, none, text_logs[:, -1]], dim=-1)
     return Hypotheses(rows, _bounded(own), _bounded(lists), is_linked, attention, none)
+
+
+def _text_logs(shortlister: Shortlister, text: Tensor, rows: Tensor, vectors: Tensor) -> Tensor:
+    """Log probabilities without links, among the candidates and `none`, (B, C + 1)."""
+    B = len(rows)
+    listed = torch.cat([vectors[rows], vectors[-1].expand(B, 1, -1)], dim=1)  # (B, C + 1, D)
+    cosines = torch.einsum("bd,bcd->bc", text, listed)
+    return torch.log_softmax(shortlister.scale.exp() * cosines.float(), dim=-1)
 
 
 def _bounded(features: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from model.bundle import Bundle, Costs, read_bundle
-from model.encoder import WordBatches
+from model.encoder import WordBatches, Words
 from model.reranker import NONE, Hypotheses, hypotheses
+from model.shortlister import Scores
 from topics.events import Action, Candidate
 
 NEAR_TIES = 3  # a question names at most three skills
 DECIMALS = 5  # scores are compared at this precision: what is below depends on the batch's company
-CHUNK = 256  # requests scored at once: bounds memory at chunk × skills
+CHUNK = 128  # requests scored at once: bounds memory at chunk × skills
 
 Listed = tuple[int, float, float, bool, float, int]  # row, score, probability, linked, attention, shortlist rank
 
@@ -63,21 +64,28 @@ class Selector:
 
     def decide(self, requests: list[Request]) -> list[Ranking]:
         """One ranking a request, in order. Any text is answered; unknown links are left out."""
-        found: list[Ranking] = []
-        for at in range(0, len(requests), CHUNK):
-            found += self._decide(requests[at : at + CHUNK])
-        return found
+        # near-equal lengths together: a batch is as long as its longest text
+        order = sorted(range(len(requests)), key=lambda at: len(requests[at].text))
+        found: dict[int, Ranking] = {}
+        for start in range(0, len(order), CHUNK):
+            places = order[start : start + CHUNK]
+            found |= zip(places, self._decide([requests[at] for at in places]), strict=True)
+        return [found[at] for at in range(len(requests))]
 
     @torch.inference_mode()
     def _decide(self, requests: Sequence[Request]) -> list[Ranking]:
         bundle = self.bundle
-        linked = torch.from_numpy(bundle.catalogue.linked_rows([request.linked for request in requests]))
-        words = self._words.batch(bundle.vocabulary.encode([request.text for request in requests]))
-        scores = bundle.shortlister(words, linked, self._vectors)
+        words, linked, scores = self._scored(requests)
         count = bundle.manifest.reranker.candidates
-        listed = hypotheses(bundle.shortlister, bundle.declarations, scores, words, linked, count)
+        listed = hypotheses(bundle.shortlister, bundle.declarations, scores, words, linked, self._vectors, count)
         logits = bundle.reranker(listed)  # (B, C + 2)
         return self._rankings(listed, logits)
+
+    def _scored(self, requests: Sequence[Request]) -> tuple[Words, torch.Tensor, Scores]:
+        bundle = self.bundle
+        linked = torch.from_numpy(bundle.catalogue.linked_rows([request.linked for request in requests]))
+        words = self._words.batch(bundle.vocabulary.encode([request.text for request in requests]))
+        return words, linked, bundle.shortlister(words, linked, self._vectors)
 
     def _rankings(self, listed: Hypotheses, logits: torch.Tensor) -> list[Ranking]:
         probabilities = torch.softmax(logits.double(), dim=-1).numpy().round(DECIMALS)  # (B, C + 2)

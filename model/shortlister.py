@@ -35,7 +35,7 @@ class Scores:
     """What the shortlister says of a batch."""
 
     logits: Tensor  # (B, S + 1), the last column is `none`: no skill should answer
-    text_logits: Tensor  # (B, S + 1), the same without links
+    text: Tensor  # (B, D) unit vector of the request without its links
     energies: Tensor  # (B, L) attention energies of the linked skills
     weights: Tensor  # (B, L) attention weights
     bag: Tensor  # (B, E) unit bag of the request's words
@@ -100,22 +100,23 @@ class Shortlister(nn.Module):
         u, bag = self.encoder(words)  # (B, D), (B, E)
         mask = linked >= 0  # (B, L)
         v_linked = v[linked.clamp(min=0)]  # (B, L, D)
-        cosines = torch.einsum("bd,bld->bl", F.normalize(u, dim=-1), v_linked)
+        text = F.normalize(u, dim=-1)  # (B, D)
+        cosines = torch.einsum("bd,bld->bl", text, v_linked)
         energies = self.attention_scale.exp() * cosines + self.attention_bias  # (B, L)
         a = attention.weights(self.settings.attention, energies, mask)
         prior = self._prior()
-        text_logits = self._score(u, v) + prior  # (B, S + 1)
         if self.settings.attention == "none":
-            return Scores(text_logits, text_logits, energies, a, bag)
+            return Scores(self.score(text, v) + prior, text, energies, a, bag)
         s = attention.summary(a, v_linked)  # (B, D)
-        joined = u + self.mix(torch.cat([u, s], dim=-1))  # (B, D)
-        logits = self._score(joined, v) + prior
+        joined = F.normalize(u + self.mix(torch.cat([u, s], dim=-1)), dim=-1)  # (B, D)
+        logits = self.score(joined, v) + prior
         bonus = F.softplus(self.gate(u)) * a * mask  # (B, L)
         logits = logits.scatter_add(1, linked.clamp(min=0), bonus.to(logits.dtype))  # padding adds 0
-        return Scores(logits, text_logits, energies, a, bag)
+        return Scores(logits, text, energies, a, bag)
 
-    def _score(self, request: Tensor, v: Tensor) -> Tensor:
-        scores: Tensor = self.scale.exp() * (F.normalize(request, dim=-1) @ v.T)
+    def score(self, request: Tensor, v: Tensor) -> Tensor:
+        """Scaled cosines of unit requests (B, D) with unit skills (S + 1, D), (B, S + 1)."""
+        scores: Tensor = self.scale.exp() * (request @ v.T)
         return scores
 
     def _prior(self) -> Tensor:

@@ -114,8 +114,9 @@ def lists(bundle: Bundle, texts: list[str]) -> Hypotheses:
     batch = batches.batch(bundle.vocabulary.encode(texts))
     linked = torch.tensor([[at, at + 3, -1] for at in range(len(texts))])
     with torch.no_grad():
-        scores = bundle.shortlister(batch, linked)
-        return hypotheses(bundle.shortlister, bundle.declarations, scores, batch, linked, 6)
+        vectors = bundle.shortlister.skill_vectors()
+        scores = bundle.shortlister(batch, linked, vectors)
+        return hypotheses(bundle.shortlister, bundle.declarations, scores, batch, linked, vectors, 6)
 
 
 def test_the_rerankers_answer_does_not_depend_on_the_order_of_the_list(small_bundle: Bundle) -> None:
