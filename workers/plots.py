@@ -1,0 +1,218 @@
+"""The report's plots, each a string of inline SVG whose colours are those of the page.
+
+matplotlib draws with stand-in colours; `_svg` puts the page's CSS variables in their place, so that a plot reads
+in light and dark. No text of a plot is markup, and none comes from a customer.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from workers.judged import BINS, Bin, Weights
+from workers.tally import Share
+
+FIRST, SECOND, MEANT, INK, FAINT = "#010101", "#020202", "#030303", "#040404", "#050505"
+_IN_PAGE = {
+    FIRST: "var(--first)",
+    SECOND: "var(--second)",
+    MEANT: "var(--meant)",
+    INK: "currentColor",
+    FAINT: "var(--line)",
+}
+_STYLE: Any = {  # matplotlib types its keys one by one
+    "svg.fonttype": "none",  # text stays text: it can be found, copied and read aloud
+    "svg.hashsalt": "namefree",  # equal findings, equal page
+    "text.parse_math": False,
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.axisbelow": True,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+}
+_WIDTH = 9.5  # inches; the page scales it
+RELEASES = (("first release", FIRST), ("second release", SECOND))
+STRETCHES = (("first stretch", FIRST), ("second stretch", SECOND))
+Measures = Mapping[str, Any]
+Interval = tuple[float, float] | None
+
+
+def measures(panels: Mapping[str, Sequence[tuple[str, Sequence[tuple[float, Interval]]]]]) -> str:
+    """Dots with intervals: panel -> rows of (label, (value, interval) of each release), shares of 1."""
+    rows = max(len(part) for part in panels.values())
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((_WIDTH, 0.36 * rows + 1.2), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+        for ax, (title, part) in zip(axes, panels.items(), strict=True):
+            ax.set_title(title)
+            for place, (name, colour) in enumerate(RELEASES):
+                _dots(ax, [values[place] for _, values in part], (place - 0.5) * 0.26, name, colour)
+            ax.set_yticks(range(len(part)), [label for label, _ in part])
+            ax.set_ylim(rows - 0.5, -0.5)
+            _percent(ax, "x")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+        return _svg(figure, "measures", "Measures of the first and the second release, with intervals")
+
+
+def _dots(ax: Axes, points: Sequence[tuple[float, Interval]], shift: float, name: str, colour: str) -> None:
+    at = [place + shift for place in range(len(points))]
+    for y, (_, interval) in zip(at, points, strict=True):
+        if interval:
+            ax.plot(interval, (y, y), color=colour, linewidth=2, solid_capstyle="round")
+    ax.plot([value for value, _ in points], at, "o", color=colour, markersize=6, label=name)
+
+
+def met(labels: Sequence[str], first: Sequence[float | None], second: Sequence[float | None]) -> str:
+    """Paired bars of shares, first stretch beside second."""
+    return _paired(labels, first, second, "met", "What the customers met in each stretch", 100, "{:.1f} %")
+
+
+def latency(labels: Sequence[str], first: Sequence[float | None], second: Sequence[float | None]) -> str:
+    """Paired bars of milliseconds."""
+    return _paired(labels, first, second, "latency", "Latency percentiles of each stretch", 1, "{:,.0f} ms")
+
+
+def _paired(
+    labels: Sequence[str],
+    first: Sequence[float | None],
+    second: Sequence[float | None],
+    name: str,
+    title: str,
+    factor: float,
+    form: str,
+) -> str:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((_WIDTH, 0.46 * len(labels) + 0.7), layout="constrained")
+        ax = figure.subplots()
+        for shift, values, (series, colour) in zip((-0.19, 0.19), (first, second), STRETCHES, strict=True):
+            lengths = [(value or 0.0) * factor for value in values]
+            at = [place + shift for place in range(len(labels))]
+            bars = ax.barh(at, lengths, height=0.34, color=colour, label=series)
+            told = ["–" if value is None else form.format(value * factor) for value in values]
+            ax.bar_label(bars, told, padding=4, fontsize=8.5)
+        _bars_only(ax, labels)
+        figure.legend(loc="outside upper right", ncols=2)
+        return _svg(figure, name, title)
+
+
+def stages(seconds: Mapping[str, float]) -> str:
+    """One bar a stage of the demo."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((_WIDTH, 0.3 * len(seconds) + 0.3), layout="constrained")
+        ax = figure.subplots()
+        bars = ax.barh(range(len(seconds)), list(seconds.values()), height=0.6, color=SECOND)
+        ax.bar_label(bars, [f"{value:.1f} s" for value in seconds.values()], padding=4, fontsize=8.5)
+        _bars_only(ax, list(seconds))
+        return _svg(figure, "stages", "Seconds by stage of the demo")
+
+
+def _bars_only(ax: Axes, labels: Sequence[str]) -> None:
+    """Every bar carries its number, so that no axis is needed; the first row is on top."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.set_xlim(0, max(ax.get_xlim()[1], 1e-6) * 1.1)
+    ax.xaxis.set_visible(False)
+    ax.spines.bottom.set_visible(False)
+
+
+def weights(found: Weights) -> str:
+    """Two histograms, each of its own total: weights of the intended skill, and of all others."""
+    groups = (("the intended skill", found.intended, MEANT), ("any other", found.beside + found.alone, FIRST))
+    edges = np.linspace(0, 1, BINS + 1)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((_WIDTH, 2.9), layout="constrained")
+        ax = figure.subplots()
+        for shift, (name, values, colour) in zip((0.021, 0.051), groups, strict=True):
+            shares = np.histogram(values, edges)[0] / max(len(values), 1)  # (BINS,)
+            ax.bar(edges[:-1] + shift, shares, width=0.028, align="edge", color=colour, label=name)
+        ax.set_xticks(edges, [f"{edge:.1f}" for edge in edges])
+        ax.set_xlabel("attention weight")
+        ax.set_ylabel("share of the linked skills")
+        _percent(ax, "y")
+        figure.legend(loc="outside upper right", ncols=2)
+        return _svg(figure, "weights", "Attention weights of intended and of other linked skills")
+
+
+def reliability(releases: Sequence[Sequence[Bin]]) -> str:
+    """The share that was right against the probability that was told; the diagonal is a perfect match."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((5.2, 4.4), layout="constrained")
+        ax = figure.subplots()
+        ax.plot((0, 1), (0, 1), "--", color=INK, alpha=0.45, linewidth=1)
+        for bins, (name, colour) in zip(releases, RELEASES, strict=True):
+            x, y = [part.probability for part in bins], [part.right for part in bins]
+            total = max(1, sum(part.count for part in bins))
+            ax.plot(x, y, color=colour, linewidth=1.5)
+            ax.scatter(x, y, [18 + 240 * part.count / total for part in bins], color=colour, alpha=0.75)
+            ax.plot([], [], "o-", color=colour, label=name)
+        ax.set_xlabel("first probability of the decision")
+        ax.set_ylabel("share that was right")
+        ax.set_aspect("equal")
+        ax.set_ylim(-0.02, 1.04)
+        ax.set_xlim(-0.02, 1.04)
+        _percent(ax, "y")
+        _percent(ax, "x")
+        figure.legend(loc="outside upper right", ncols=2)
+        return _svg(figure, "reliability", "Reliability of the first probability, both releases")
+
+
+def errors(releases: Sequence[Mapping[str, Share]]) -> str:
+    """Dots with intervals: the share that is wrong, by number of linked skills. Both have the same ranges."""
+    labels = list(releases[0])
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((_WIDTH, 2.9), layout="constrained")
+        ax = figure.subplots()
+        for shift, found, (name, colour) in zip((-0.09, 0.09), releases, RELEASES, strict=True):
+            at = [place + shift for place in range(len(found))]
+            for x, share in zip(at, found.values(), strict=True):
+                ax.plot((x, x), (share.low or 0.0, share.high or 0.0), color=colour, linewidth=2)
+            ax.plot(at, [share.share or 0.0 for share in found.values()], "o", color=colour, label=name)
+        ax.set_xticks(range(len(labels)), [f"{label}\nn = {releases[0][label].of:,}" for label in labels])
+        ax.set_xlim(-0.5, len(labels) - 0.5)
+        ax.set_ylim(0, None)
+        ax.set_xlabel("linked skills of the customer")
+        ax.set_ylabel("first answer wrong")
+        _percent(ax, "y")
+        figure.legend(loc="outside upper right", ncols=2)
+        return _svg(figure, "errors", "Share of wrong first answers by number of linked skills")
+
+
+def _percent(ax: Axes, axis: str) -> None:
+    line = ax.xaxis if axis == "x" else ax.yaxis
+    line.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    line.grid(True)
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    """The figure as an `svg` element: no prolog, no metadata, ids that no other plot has, the page's colours."""
+    written = io.StringIO()
+    figure.savefig(written, format="svg", transparent=True)
+    text = written.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for stand_in, colour in _IN_PAGE.items():
+        text = text.replace(stand_in, colour)
+    text = re.sub(r" font-family: [^;\"]*;", "", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).strip()
