@@ -39,7 +39,7 @@ TRANSLATED = (
 class _CommittedThread(driver.AIOKafkaConsumerThread):
     """faust reads uncommitted unless it runs its own exactly-once mode; aborted decisions must not be folded."""
 
-    logger = driver.logger
+    mundane_level = "debug"
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         # in_transaction also means faust's own transactional producers, so it is true for this one line
@@ -57,7 +57,7 @@ class BatchConsumer(driver.Consumer):
     is by position (`commit_positions`), so faust's own bookkeeping of gaps between offsets is not needed.
     """
 
-    logger = driver.logger  # else a service logs its comings and goings under this module's name
+    mundane_level = "debug"  # else a service logs its comings and goings under this module's name
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
