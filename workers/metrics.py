@@ -31,6 +31,7 @@ DEAD_REASONS = (
     "invalid",
     "wrong_key",
     "undecidable",
+    "unknown_utterance",
     "other",  # a reason that this list does not know yet, so that the label stays bounded
 )
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
@@ -145,7 +146,7 @@ class AggregatorMetrics:
         self.pending_decisions = Gauge(
             "namefree_pending_decisions", "Decisions whose outcome is awaited.", registry=registry
         )
-        _create(self.folds, ("decision", "outcome"))
+        _create(self.folds, ("decision", "outcome", "duplicate"))
 
 
 def _consumed(registry: CollectorRegistry, topics: Sequence[str]) -> Counter:
