@@ -117,11 +117,13 @@ def prepare(node: Node, log: Callable[[str], None]) -> list[str]:
     return [*java, "kafka.Kafka", str(node.properties)]
 
 
-def free_port(host: str) -> int:
-    """A port of `host` that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def free_port(host: str, but: int = 0) -> int:
+    """A port of `host` that nobody listens on now, other than `but`."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            if (port := int(probe.getsockname()[1])) != but:
+                return port
 
 
 def wait_until_it_answers(node: Node, alive: Callable[[], bool], deadline_s: float = ANSWER_DEADLINE_S) -> None:
@@ -207,7 +209,8 @@ def _write_files(node: Node) -> None:
 
 
 def _properties(node: Node) -> str:
-    controller = f"127.0.0.1:{free_port('127.0.0.1')}"
+    # the node's own port is free until the node runs, so it could be drawn for the controller as well
+    controller = f"127.0.0.1:{free_port('127.0.0.1', but=node.port)}"
     own = {
         "listeners": f"PLAINTEXT://{node.bootstrap},CONTROLLER://{controller}",
         "advertised.listeners": f"PLAINTEXT://{node.bootstrap}",
