@@ -73,6 +73,21 @@ class Selector:
         return [found[at] for at in range(len(requests))]
 
     @torch.inference_mode()
+    def attention(self, requests: Sequence[Request]) -> list[dict[str, float]]:
+        """For each request the attention weight of every linked skill by its id, on the shortlist or not.
+
+        Links to skills that are not in the catalogue are left out, as in `decide`.
+        """
+        found = []
+        for at in range(0, len(requests), CHUNK):
+            _, linked, scores = self._scored(requests[at : at + CHUNK])
+            weights = scores.weights.double().numpy().round(DECIMALS)  # (B, L)
+            for rows, row_weights in zip(linked.tolist(), weights.tolist(), strict=True):
+                pairs = zip(rows, row_weights, strict=True)
+                found.append({self._ids[row]: weight for row, weight in pairs if row >= 0})
+        return found
+
+    @torch.inference_mode()
     def _decide(self, requests: Sequence[Request]) -> list[Ranking]:
         bundle = self.bundle
         words, linked, scores = self._scored(requests)
