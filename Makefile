@@ -41,7 +41,7 @@ docs: $(INSTALLED)  ## write docs/reference/ anew from the code
 constraints: $(INSTALLED)  ## upgrade all and write constraints.txt anew
 	$(PIP) install --upgrade --upgrade-strategy eager -e '.[dev]'
 	sed -n '/^#/p' constraints.txt > .venv/constraints.txt
-	$(PIP) freeze --exclude-editable | grep -vE '^(nvidia-|cuda-)' >> .venv/constraints.txt
+	$(PIP) freeze --all --exclude-editable | grep -vE '^(pip=|nvidia-|cuda-)' >> .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
 
 clean:  ## remove .venv and what the tools keep; the broker's jars stay in the user's cache
