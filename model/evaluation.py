@@ -31,7 +31,9 @@ def evaluate(
     without, _ = _decide(selector, rows, False, None)
     found: dict[str, Any] = {"rows": len(rows), "rows_none": sum(row.skill_id is None for row in rows)}
     found |= {name: _measures(place, intervals=True) for name, place in places.items()}
-    found["without_links"] = {name: _measures(place) for name, place in _places(rows, without).items()}
+    found["without_links"] = {
+        name: _measures(place, intervals=True) for name, place in _places(rows, without).items()
+    }
     found["by_source"] = _by_source(rows, places)
     found["decisions_per_second"] = round(len(rows) / max(seconds, 1e-9), 1)
     return found

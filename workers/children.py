@@ -29,11 +29,11 @@ class Child:
 
     @classmethod
     @contextmanager
-    def start(cls, settings: Settings, folder: Path, name: str) -> Iterator["Child"]:
-        """Runs `namefree NAME` while the body does, then asks it to leave."""
+    def start(cls, settings: Settings, folder: Path, name: str, *arguments: str) -> Iterator["Child"]:
+        """Runs `namefree NAME ARGUMENTS` while the body does, then asks it to leave."""
         port = free_port(HOST)
         log = folder / f"{name}.log"
-        command = [sys.executable, "-m", "workers", name, "--metrics-port", str(port)]
+        command = [sys.executable, "-m", "workers", name, "--metrics-port", str(port), *arguments]
         with log.open("wb") as file:
             process = subprocess.Popen(command, env=environment(settings), stdout=file, stderr=file)
             try:
@@ -73,6 +73,11 @@ class Child:
     def serves(self, release: str) -> bool:
         """Whether its metrics say that it serves `release`."""
         return f'namefree_release_info{{release="{release}"}} 1.0' in (self._page("metrics") or "")
+
+    def metric(self, line: str) -> float:
+        """The value of the metric `line` (name and labels as its page shows them); 0 while it is not there."""
+        found = (row.rpartition(" ") for row in (self._page("metrics") or "").splitlines())
+        return next((float(value) for name, _, value in found if name == line), 0.0)
 
     def _page(self, name: str) -> str | None:
         """A page of its metrics' port; None while it is starting or says no. `check` tells if it has died."""

@@ -46,8 +46,10 @@ PATIENCE_S = 120.0  # for a worker to do what it must: many times what it takes 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """`epochs` of the first release, `cycle_epochs` of the second; `max_rows` bounds the time."""
+    """`name` says in the report what `data` is; `epochs` of the first release, `cycle_epochs` of the second;
+    `max_rows` bounds the time."""
 
+    name: str
     data: Path
     out: Path
     seed: int = 0
@@ -120,7 +122,7 @@ def run_demo(settings: Settings, options: DemoOptions) -> Findings:
         before, after = (evaluate(selector, loop.portions.judged) for selector in selectors)
     checks += [_second_serves(asked_again, cycle, serving, loop), _repeats(replayed)]
     return Findings(
-        data=options.data.name,
+        data=options.name,
         rows=loop.portions.sizes(),
         skills=len(loop.cards),
         seconds=loop.seconds,

@@ -48,7 +48,8 @@ def command(settings: Settings, data: Path | None, out: Path, seed: int, as_json
     """
     out = out.absolute()
     _empty(out)
-    options = DemoOptions(data=data or SAMPLE_DIR, out=out, seed=seed)
+    name = f"the data folder {data.name}" if data else "the sample marketplace"
+    options = DemoOptions(name=name, data=data or SAMPLE_DIR, out=out, seed=seed)
     named = click.get_current_context().find_root().params["bootstrap"] is not None
     with _cluster(settings, named or settings.bootstrap != DEFAULT_BOOTSTRAP) as cluster:
         findings = run_demo(cluster, options)
