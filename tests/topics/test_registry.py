@@ -3,6 +3,7 @@
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
+from tests.conftest import Broker
 from topics.errors import BrokerError
 from topics.kafka import admin_client, cluster_topics
 from topics.registry import CO_PARTITIONED, TOPICS, check_topics, create_topics, topic_name
@@ -10,7 +11,7 @@ from topics.settings import Settings
 
 
 @pytest.fixture
-def settings(broker, topic_prefix: str) -> Settings:
+def settings(broker: Broker, topic_prefix: str) -> Settings:
     return Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
 
 

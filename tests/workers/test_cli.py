@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.conftest import Broker
 from workers import cli
 
 ROW = '{"text": "get me a car", "skill_id": "rides:acorn", "source": "made up"}\n'
@@ -178,7 +179,7 @@ def test_no_broker_of_ones_own_is_a_status_too(namefree: Namefree) -> None:
     assert (ran.code, json.loads(ran.out)) == (0, {"ended": False})
 
 
-def test_topics_are_created_and_checked(namefree: Namefree, broker, topic_prefix: str) -> None:
+def test_topics_are_created_and_checked(namefree: Namefree, broker: Broker, topic_prefix: str) -> None:
     cluster = ("--bootstrap", broker.bootstrap, "--prefix", topic_prefix)
     assert namefree(*cluster, "topics", "check").code == 1
     created = json.loads(namefree(*cluster, "topics", "create", "--partitions", "2", "--json").out)["created"]
@@ -188,7 +189,7 @@ def test_topics_are_created_and_checked(namefree: Namefree, broker, topic_prefix
     assert (ran.code, json.loads(ran.out)) == (0, {"differences": []})
 
 
-def test_a_catalogue_is_loaded(namefree: Namefree, broker, topic_prefix: str, folder: Path) -> None:
+def test_a_catalogue_is_loaded(namefree: Namefree, broker: Broker, topic_prefix: str, folder: Path) -> None:
     cluster = ("--bootstrap", broker.bootstrap, "--prefix", topic_prefix)
     ran = namefree(*cluster, "catalogue", "load", folder)
     assert ran.code == 1
@@ -199,7 +200,7 @@ def test_a_catalogue_is_loaded(namefree: Namefree, broker, topic_prefix: str, fo
 
 
 def test_decisions_that_stay_away_fail_the_simulation(
-    namefree: Namefree, broker, topic_prefix: str, folder: Path
+    namefree: Namefree, broker: Broker, topic_prefix: str, folder: Path
 ) -> None:
     cluster = ("--bootstrap", broker.bootstrap, "--prefix", topic_prefix)
     namefree(*cluster, "topics", "create", "--partitions", "1")

@@ -6,19 +6,20 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from model.data import Row
+from tests.conftest import Broker
 from tests.workers.answering import answering
-from topics.codec import decode
+from topics.codec import E, decode
 from topics.errors import UsageError, WorkerError
 from topics.events import Action, Links, Outcome, OutcomeKind, Utterance
 from topics.kafka import read_all
-from topics.registry import LINKS, OUTCOMES, UTTERANCES, create_topics, topic_name
+from topics.registry import LINKS, OUTCOMES, UTTERANCES, Topic, create_topics, topic_name
 from topics.settings import Settings
 from workers.behaviour import Behaviour, mood, react
 from workers.commands.simulate import print_summary
@@ -44,13 +45,13 @@ def stubborn(_: Utterance) -> tuple[Action, tuple[str, ...]]:
 
 
 @pytest.fixture
-def settings(broker, topic_prefix: str) -> Settings:
+def settings(broker: Broker, topic_prefix: str) -> Settings:
     settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
     create_topics(settings, partitions=3)
     return settings
 
 
-def events(settings: Settings, topic, kind):
+def events(settings: Settings, topic: Topic, kind: type[E]) -> list[E]:
     return [decode(message.value(), kind) for message in read_all(settings, topic_name(settings, topic))]
 
 
@@ -234,7 +235,13 @@ CASES = [
 
 
 @pytest.mark.parametrize(("action", "skill", "offered", "intended", "rates"), CASES)
-def test_customers_act_at_the_rates_of_the_table(action, skill, offered, intended, rates) -> None:
+def test_customers_act_at_the_rates_of_the_table(
+    action: Action,
+    skill: str | None,
+    offered: Sequence[str],
+    intended: str | None,
+    rates: dict[OutcomeKind, float],
+) -> None:
     draws = [n / 1000 for n in range(1000)]
     acted = [react(action, skill, offered, intended, draw, RATES) for draw in draws]
     counted = Counter(outcome for outcome, _ in acted)

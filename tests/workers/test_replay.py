@@ -4,17 +4,19 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions
 
 from model.selector import Ranking, Request
+from tests.conftest import Broker
 from tests.workers.answering import decision
 from topics.codec import encode
 from topics.errors import UsageError
-from topics.events import Action, Candidate, Link, Links, Outcome, OutcomeKind, Utterance
+from topics.events import Action, Candidate, Decision, Link, Links, Outcome, OutcomeKind, Utterance
 from topics.kafka import admin_client, producer
-from topics.registry import DECISIONS, LINKS, OUTCOMES, UTTERANCES, create_topics, topic_name
+from topics.registry import DECISIONS, LINKS, OUTCOMES, UTTERANCES, Topic, create_topics, topic_name
 from topics.settings import Settings
 from workers.commands.replay import print_report
 from workers.deciding import Selecting
@@ -22,7 +24,7 @@ from workers.joins import labelled_rows
 from workers.replay import bundle_of, replay
 from workers.sender import Sender
 from workers.stretch import parse_edge, stretch_between
-from workers.tally import share_of
+from workers.tally import Report, Share, share_of
 
 NOW_MS = 1_795_369_000_000
 
@@ -56,7 +58,7 @@ def always_cats(_: Request) -> str | None:
 
 
 @pytest.fixture
-def settings(broker, topic_prefix: str) -> Settings:
+def settings(broker: Broker, topic_prefix: str) -> Settings:
     settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
     create_topics(settings, partitions=2)
     return settings
@@ -72,7 +74,7 @@ def utterance(number: int, linked: Sequence[str] | None = ("rides",)) -> Utteran
     )
 
 
-def send(settings: Settings, topic, events) -> None:
+def send(settings: Settings, topic: Topic, events: Sequence[Utterance | Links | Decision | Outcome]) -> None:
     sender = Sender(settings)
     for event in events:
         sender.send(topic_name(settings, topic), event.customer_id, encode(event))
@@ -100,7 +102,7 @@ def told(number: int, kind: OutcomeKind, skill: str | None = None) -> Outcome:
     )
 
 
-def everything(settings: Settings, *selectors: Selecting, **options):
+def everything(settings: Settings, *selectors: Selecting, **options: Any) -> Report:
     return replay(settings, selectors, stretch_between(settings), **options)
 
 
@@ -120,6 +122,7 @@ def test_changes_are_told_from_the_other_release_to_the_one_in_question(settings
     decided(settings, utterances)
     report = everything(settings, Choosing("new", always_cats), Choosing("old", first_link), show=3)
     assert [one.release for one in report.releases] == ["new", "old"]
+    assert report.between is not None
     assert (report.changed, len(report.changes), report.between.share) == (10, 3, 0.5)
     assert {(change.before, change.after) for change in report.changes} == {("launch rides", "launch cats")}
     assert (report.releases[0].equal.share, report.releases[0].equal_own.of) == (0.5, 0)
@@ -136,6 +139,7 @@ def test_known_outcomes_judge_both_releases(settings: Settings) -> None:
     report = everything(settings, Choosing("new", always_cats), Choosing("old", first_link))
     assert (report.judged.hits, report.judged.of) == (6, 10)
     assert [one.top1.hits for one in report.releases] == [2, 4]
+    assert report.gain is not None
     assert report.gain.gain == pytest.approx(-2 / 6)
     assert report.gain.low <= report.gain.gain <= report.gain.high
     assert {change.meant for change in report.changes} == {"rides", "cats", ""}
@@ -237,6 +241,7 @@ def test_accepted_silence_says_that_no_skill_was_meant(settings: Settings) -> No
 
 def test_a_replay_of_nothing_is_an_answer(settings: Settings) -> None:
     report = everything(settings, Choosing("new", always_cats), Choosing("old", first_link))
+    assert report.between is not None
     assert (report.utterances, report.judged.share, report.between.share, report.gain) == (0, None, None, None)
     json.dumps(report.changes)
 
@@ -285,8 +290,15 @@ def test_anything_else_is_refused_by_name(text: str) -> None:
 
 
 def test_an_interval_holds_its_share_and_narrows_with_more() -> None:
-    few, many = share_of(3, 10), share_of(3_000, 10_000)
-    assert few.low < few.share < few.high
-    assert many.low < 0.3 < many.high
-    assert many.high - many.low < (few.high - few.low) / 10
+    few_low, few_high = _interval(share_of(3, 10))
+    low, high = _interval(share_of(3_000, 10_000))
+    assert few_low < 0.3 < few_high
+    assert low < 0.3 < high
+    assert high - low < (few_high - few_low) / 10
     assert (share_of(0, 5).high, share_of(5, 5).low) == (0.0, 1.0)
+
+
+def _interval(share: Share) -> tuple[float, float]:
+    assert share.low is not None
+    assert share.high is not None
+    return share.low, share.high

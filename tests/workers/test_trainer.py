@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -50,7 +51,7 @@ def say(settings: Settings, rows: Sequence[Row], kind: OutcomeKind = OutcomeKind
     """What a customer asked, what was decided and what became of it, for each row."""
     client, now = producer(settings), int(time.time() * 1000)
     for at, row in enumerate(rows):
-        ids = {"event_time_ms": now, "utterance_id": f"u-{at}", "customer_id": f"c-{at % 7}"}
+        ids: dict[str, Any] = {"event_time_ms": now, "utterance_id": f"u-{at}", "customer_id": f"c-{at % 7}"}
         skill = row.skill_id
         decision = Decision(
             **ids, action=Action.LAUNCH if skill else Action.NONE, skill_id=skill, linked=row.linked or ()
