@@ -102,7 +102,7 @@ class LabelledUtterance:
 
 
 def labelled_rows(settings: Settings) -> list[LabelledUtterance]:
-    """Every utterance on the topic whose outcome tells the intended skill, in order of the topic; each id once.
+    """Every utterance on the topic whose outcome tells the intended skill, by partition and offset; each id once.
 
     `linked` is what the router knew when it decided; without a recorded decision, what the utterance carries.
     """
@@ -114,7 +114,8 @@ def labelled_rows(settings: Settings) -> list[LabelledUtterance]:
             known = recorded.get(utterance.utterance_id)
             if verdict := verdict_of(outcomes[utterance.utterance_id], known):
                 found.setdefault(utterance.utterance_id, _labelled(source, utterance, known, verdict))
-    return list(found.values())
+    # partitions arrive interleaved, each time otherwise; a training is repeated only from rows in one order
+    return sorted(found.values(), key=lambda row: (row.source.partition, row.source.offset))
 
 
 def _labelled(source: Source, utterance: Utterance, known: Recorded | None, verdict: Verdict) -> LabelledUtterance:
