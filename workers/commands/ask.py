@@ -25,7 +25,7 @@ def command(settings: Settings, text: str, linked: str, bundle: Path | None, as_
 
     \b
     Example:
-      namefree ask "get me a car" --linked rides:acorn,music:lark
+      namefree ask "get me a car" --linked rides:acorn,music:tonearm
     """
     if not text.strip():
         raise UsageError('TEXT is empty: say what the customer asked, such as "get me a car"')
