@@ -20,6 +20,7 @@ from model.text import TextSettings, Vocabulary
 from model.training import (
     Progress,
     TrainingSettings,
+    batch_size,
     feed,
     read_cards,
     start_from_prototypes,
@@ -110,7 +111,7 @@ def train(
 def steps(rows: int, cards: Sequence[SkillCard], recipe: Recipe) -> int:
     """How many steps a training of `rows` rows takes at most."""
     examples = round(rows * (1 - recipe.held_out)) + len(card_rows(cards))
-    return recipe.training.epochs * -(-examples // recipe.training.batch)
+    return recipe.training.epochs * -(-examples // batch_size(examples, recipe.training.batch))
 
 
 def _parts(

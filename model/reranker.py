@@ -40,7 +40,7 @@ class RerankerSettings(Struct, frozen=True, kw_only=True):
     """Sizes; `candidates` is the length of the shortlist that it looks at."""
 
     candidates: int = 10
-    width: int = 48
+    width: int = 32
     heads: int = 4
     layers: int = 2
     dropout: float = 0.1

@@ -24,9 +24,9 @@ class ShortlisterSettings(Struct, frozen=True, kw_only=True):
     attention: Kind = "sigmoid"
     supervised: bool = True
     distilled: bool = True
-    word_width: int = 128
-    state_width: int = 96
-    width: int = 256
+    word_width: int = 96
+    state_width: int = 64
+    width: int = 192
     dropout: float = 0.3
 
 

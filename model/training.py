@@ -25,11 +25,15 @@ Progress = Callable[[int, str], None]
 
 
 class TrainingSettings(Struct, frozen=True, kw_only=True):
-    """How long and how hard. `alpha` and `temperature` are α and T of the EMNLP paper (there 0.01 beside a sum
-    over all skills' logistic losses; ours stands beside one softmax, which is smaller, hence a larger α)."""
+    """How long and how hard.
+
+    `batch` is the most examples a step; a small corpus gets smaller steps, see `batch_size`. `alpha` and
+    `temperature` are α and T of the EMNLP paper: there α = 0.01 stands beside a sum over all skills' logistic
+    losses, ours beside one softmax, which is smaller, hence a larger α.
+    """
 
     seed: int = 0
-    epochs: int = 12
+    epochs: int = 8
     batch: int = 256
     rate: float = 3e-3
     word_rate: float = 2e-3
@@ -116,6 +120,15 @@ def _warm_then_cosine(steps: int) -> Callable[[int], float]:
     return rate
 
 
+def batch_size(examples: int, most: int) -> int:
+    """Examples a step: `most`, or so few that an epoch has about 64 steps, but no fewer than 32.
+
+    >>> batch_size(100_000, 256), batch_size(5_000, 256), batch_size(3, 256)
+    (256, 78, 32)
+    """
+    return min(most, max(32, examples // 64))
+
+
 def train_shortlister(
     model: Shortlister,
     catalogue: Catalogue,
@@ -133,7 +146,8 @@ def train_shortlister(
     of customers; the first one sees what the model holds already.
     """
     generator = np.random.default_rng(settings.seed)
-    steps_an_epoch = math.ceil(len(examples) / settings.batch)
+    size = batch_size(len(examples), settings.batch)
+    steps_an_epoch = math.ceil(len(examples) / size)
     optimisers = _Optimisers(model, settings, settings.epochs * steps_an_epoch)
     memory = _Memory(examples)
     best, best_top3, since = _copy(model), -1.0, 0
@@ -144,7 +158,7 @@ def train_shortlister(
         model.train()
         linked = random_links(examples, settings.random_links, generator)
         memory.start(linked)
-        for step, batch in enumerate(batches(examples, words, settings.batch, linked, generator)):
+        for step, batch in enumerate(batches(examples, words, size, linked, generator)):
             scores = model(batch.words, batch.linked)
             optimisers.step(loss(scores, batch, model.settings, settings, memory.before(batch), epoch))
             memory.keep(batch, scores)

@@ -12,7 +12,7 @@ from workers import console
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--utterances",
     required=True,
