@@ -25,6 +25,9 @@ Kind = Literal["given", "embedded", "testcontainers"]
 # The image that testcontainers' own start script is made for.
 IMAGE = "confluentinc/cp-kafka:7.6.0"
 ENVIRONMENT = pytest.StashKey[dict[str, str]]()
+# Before anything imports torch, and inherited by every process that a test starts: torch's idle threads otherwise
+# spin for the next piece of work, on the cores that the broker needs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @dataclass(frozen=True)
