@@ -1,6 +1,8 @@
 """A small market, and one bundle trained on it for the whole session."""
 
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -27,24 +29,27 @@ SMALL = Recipe(
 )
 
 
+class Market(NamedTuple):
+    """Cards, rows that were taught, rows that were not, and the bundle."""
+
+    cards: list[SkillCard]
+    rows: list[Row]
+    dev: list[Row]
+    bundle: Bundle
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def small_cards() -> list[SkillCard]:
-    return [card for card in read_skills(SAMPLE_DIR) if card.skill_id.startswith(FAMILIES)]
-
-
-@pytest.fixture(scope="session")
-def small_rows(small_cards: list[SkillCard]) -> list[Row]:
-    return _of(small_cards, read_rows(split_path(SAMPLE_DIR, "train")))
-
-
-@pytest.fixture(scope="session")
-def small_dev(small_cards: list[SkillCard]) -> list[Row]:
-    return _of(small_cards, read_rows(split_path(SAMPLE_DIR, "dev")))
+@cache
+def _market() -> Market:
+    """Made and trained once, also where several folders' fixtures ask for it."""
+    cards = [card for card in read_skills(SAMPLE_DIR) if card.skill_id.startswith(FAMILIES)]
+    rows = _of(cards, read_rows(split_path(SAMPLE_DIR, "train")))
+    dev = _of(cards, read_rows(split_path(SAMPLE_DIR, "dev")))
+    return Market(cards, rows, dev, train(cards, rows, SMALL, lambda step, note: None))
 
 
 def _of(cards: list[SkillCard], rows: list[Row]) -> list[Row]:
@@ -57,8 +62,23 @@ def _of(cards: list[SkillCard], rows: list[Row]) -> list[Row]:
 
 
 @pytest.fixture(scope="session")
-def small_bundle(small_cards: list[SkillCard], small_rows: list[Row]) -> Bundle:
-    return train(small_cards, small_rows, SMALL, lambda step, note: None)
+def small_cards() -> list[SkillCard]:
+    return _market().cards
+
+
+@pytest.fixture(scope="session")
+def small_rows() -> list[Row]:
+    return _market().rows
+
+
+@pytest.fixture(scope="session")
+def small_dev() -> list[Row]:
+    return _market().dev
+
+
+@pytest.fixture(scope="session")
+def small_bundle() -> Bundle:
+    return _market().bundle
 
 
 @pytest.fixture(scope="session")

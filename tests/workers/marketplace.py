@@ -2,24 +2,27 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import pytest
 
-from tests.conftest import WaitUntil
+from tests.conftest import Broker, WaitUntil
 from tests.workers.doubles import flat_bundle, load_flat
 from topics.codec import decode, encode
 from topics.errors import NamefreeError
 from topics.events import DeadLetter, Decision, Link, Links, Release, Utterance
 from topics.kafka import producer, read_all
-from topics.registry import DEAD_LETTERS, DECISIONS, UTTERANCES, Topic, topic_name
+from topics.registry import DEAD_LETTERS, DECISIONS, UTTERANCES, Topic, create_topics, topic_name
 from topics.settings import Settings
+from workers.children import environment
 from workers.releases import publish
 from workers.router import Commit
 from workers.router_process import RouterOptions, run_router
@@ -79,25 +82,33 @@ class RouterThread:
 
 
 class RouterProcess:
-    """A router in a process of its own, its committed batches in one file and its log in another."""
+    """A router in a process of its own, its committed batches in one file and its log in another.
 
-    def __init__(self, settings: Settings, options: RouterOptions, folder: Path) -> None:
+    `arguments` is what Python runs: a module that prints a JSON line for each committed batch.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, *arguments: str) -> None:
         folder.mkdir()
         self._out, self._log = folder / "out", folder / "log"
-        arguments = [msgspec.json.encode(one, enc_hook=str).decode() for one in (settings, options)]
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         with self._out.open("wb") as stdout, self._log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.workers.flat_router", *arguments],
+                [sys.executable, "-m", *arguments],
                 cwd=ROOT,
                 stdout=stdout,
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**environment(settings), "PYTHONPATH": path},
             )
 
     def decided(self) -> int:
+        return self._told("decided")
+
+    def dead(self) -> int:
+        return self._told("dead")
+
+    def _told(self, what: str) -> int:
         lines = self._out.read_text().splitlines(keepends=True)
-        return sum(json.loads(line)["decided"] for line in lines if line.endswith("\n"))
+        return sum(json.loads(line)[what] for line in lines if line.endswith("\n"))
 
     def is_over(self) -> bool:
         return self.process.poll() is not None
@@ -130,7 +141,16 @@ class Marketplace:
         return router
 
     def process(self, **options: object) -> RouterProcess:
-        router = RouterProcess(self.settings, _options(options), self.folder / f"router-{len(self.routers)}")
+        """A router process with the flat selector."""
+        asked = [msgspec.json.encode(one, enc_hook=str).decode() for one in (self.settings, _options(options))]
+        return self._process("tests.workers.flat_router", *asked)
+
+    def route(self, *options: str) -> RouterProcess:
+        """`namefree route` itself, with the model of the release that is published."""
+        return self._process("workers", "route", "--json", "--metrics-port", "0", *options)
+
+    def _process(self, *arguments: str) -> RouterProcess:
+        router = RouterProcess(self.settings, self.folder / f"router-{len(self.routers)}", *arguments)
         self.routers.append(router)
         return router
 
@@ -138,11 +158,21 @@ class Marketplace:
         for router in self.routers:
             router.stop()
 
+    def drain(self) -> None:
+        """Asks the processes that still run to finish their batch and leave."""
+        for router in self.routers:
+            if isinstance(router, RouterProcess) and not router.is_over():
+                assert router.end(signal.SIGTERM) == 0, router.why()
+
     def publish(self, name: str) -> Release:
-        return publish(self.settings, flat_bundle(self.folder, name), self.folder / "store", "", {}, name)
+        return self.publish_bundle(flat_bundle(self.folder, name))
+
+    def publish_bundle(self, bundle: Path) -> Release:
+        return publish(self.settings, bundle, self.folder / "store", "", {}, bundle.name)
 
     def send(self, topic: Topic, pairs: Sequence[Pair]) -> None:
-        client = producer(self.settings)
+        """As a producer that may send more than a broker takes by default: a megabyte travels too."""
+        client = producer(msgspec.structs.replace(self.settings, kafka={"message.max.bytes": "2000000"}))
         for key, value in pairs:
             client.produce(topic_name(self.settings, topic), key=key, value=value)
         assert client.flush(30) == 0
@@ -180,3 +210,15 @@ class Marketplace:
 
 def _options(chosen: dict[str, object]) -> RouterOptions:
     return msgspec.convert({"metrics_port": 0, "batch": 100, **chosen}, RouterOptions)
+
+
+@pytest.fixture
+def market(broker: Broker, topic_prefix: str, tmp_path: Path, wait_until: WaitUntil) -> Iterator[Marketplace]:
+    """Empty topics of two partitions each. What routes on them at the test's end is stopped."""
+    settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
+    create_topics(settings, partitions=2)
+    market = Marketplace(settings, tmp_path, wait_until)
+    try:
+        yield market
+    finally:
+        market.stop()

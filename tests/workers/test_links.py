@@ -2,27 +2,17 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.conftest import Broker, WaitUntil
 from tests.workers.marketplace import Marketplace, link
 from topics.kafka import read_all
-from topics.registry import LINKS, create_topics, topic_name
-from topics.settings import Settings
+from topics.registry import LINKS, topic_name
 from workers.links import LinksTable
 from workers.metrics import RouterMetrics
 
 BOTH = frozenset({0, 1})
-
-
-@pytest.fixture
-def market(broker: Broker, topic_prefix: str, tmp_path: Path, wait_until: WaitUntil) -> Marketplace:
-    settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
-    create_topics(settings, partitions=2)
-    return Marketplace(settings, tmp_path, wait_until)
 
 
 @pytest.fixture

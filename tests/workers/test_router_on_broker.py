@@ -2,33 +2,18 @@
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 from confluent_kafka import TopicPartition
 
-from tests.conftest import Broker, WaitUntil
 from tests.workers.doubles import SLOW
 from tests.workers.marketplace import START_S, Marketplace, Pair, ask, link
 from topics.codec import encode
 from topics.kafka import consumer, read_all
-from topics.registry import LINKS, RELEASES, UTTERANCES, create_topics, topic_name
-from topics.settings import Settings
+from topics.registry import LINKS, RELEASES, UTTERANCES, topic_name
 from workers.router_process import RouterOptions, group_id, transactional_id
 from workers.transactions import open_sink
-
-
-@pytest.fixture
-def market(broker: Broker, topic_prefix: str, tmp_path: Path, wait_until: WaitUntil) -> Iterator[Marketplace]:
-    settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
-    create_topics(settings, partitions=2)
-    market = Marketplace(settings, tmp_path, wait_until)
-    try:
-        yield market
-    finally:
-        market.stop()
 
 
 def test_each_utterance_has_one_decision_though_a_router_is_killed(market: Marketplace) -> None:
