@@ -126,8 +126,10 @@ def hypotheses(
 
     `vectors` (S + 1, D): the shortlister's `skill_vectors()`, by which it scored.
     """
-    logs = torch.log_softmax(scores.logits.float(), dim=-1)  # (B, S + 1)
-    best, rows = logs[:, :-1].topk(min(count, logs.shape[1] - 1), dim=-1)  # (B, C)
+    logits = scores.logits.float()  # (B, S + 1)
+    rest = torch.logsumexp(logits, dim=-1, keepdim=True)  # (B, 1)
+    best, rows = logits[:, :-1].topk(min(count, logits.shape[1] - 1), dim=-1)  # (B, C)
+    best = best - rest
     text_logs = _text_logs(shortlister, scores.text, rows, vectors)  # (B, C + 1)
     matches = rows[:, :, None] == linked[:, None, :]  # (B, C, L)
     is_linked = matches.any(-1)
@@ -146,7 +148,7 @@ def hypotheses(
         ],
         dim=-1,
     )  # (B, C, X)
-    none = logs[:, -1]
+    none = (logits[:, -1:] - rest).squeeze(1)  # (B,)
     sizes = [words.lengths.float() / 10, (linked >= 0).sum(1).float() / 10, is_linked.float().sum(1)]
     lists = torch.stack([*sizes, none, text_logs[:, -1]], dim=-1)
     return Hypotheses(rows, _bounded(own), _bounded(lists), is_linked, attention, none)

@@ -24,9 +24,9 @@ class ShortlisterSettings(Struct, frozen=True, kw_only=True):
     attention: Kind = "sigmoid"
     supervised: bool = True
     distilled: bool = True
-    word_width: int = 96
+    word_width: int = 128
     state_width: int = 64
-    width: int = 192
+    width: int = 256
     dropout: float = 0.3
 
 
@@ -106,17 +106,17 @@ class Shortlister(nn.Module):
         a = attention.weights(self.settings.attention, energies, mask)
         prior = self._prior()
         if self.settings.attention == "none":
-            return Scores(self.score(text, v) + prior, text, energies, a, bag)
+            return Scores(self._score(text, v, prior), text, energies, a, bag)
         s = attention.summary(a, v_linked)  # (B, D)
         joined = F.normalize(u + self.mix(torch.cat([u, s], dim=-1)), dim=-1)  # (B, D)
-        logits = self.score(joined, v) + prior
+        logits = self._score(joined, v, prior)
         bonus = F.softplus(self.gate(u)) * a * mask  # (B, L)
-        logits = logits.scatter_add(1, linked.clamp(min=0), bonus.to(logits.dtype))  # padding adds 0
+        logits.scatter_add_(1, linked.clamp(min=0), bonus.to(logits.dtype))  # padding adds 0
         return Scores(logits, text, energies, a, bag)
 
-    def score(self, request: Tensor, v: Tensor) -> Tensor:
-        """Scaled cosines of unit requests (B, D) with unit skills (S + 1, D), (B, S + 1)."""
-        scores: Tensor = self.scale.exp() * (request @ v.T)
+    def _score(self, request: Tensor, v: Tensor, prior: Tensor) -> Tensor:
+        """Scaled cosines of unit requests (B, D) with unit skills (S + 1, D), and the prior, in one pass."""
+        scores: Tensor = torch.addmm(prior, self.scale.exp() * request, v.T)  # (B, S + 1)
         return scores
 
     def _prior(self) -> Tensor:
