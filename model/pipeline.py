@@ -19,6 +19,7 @@ from model.statistics import Statistics
 from model.text import TextSettings, Vocabulary
 from model.training import (
     Progress,
+    Trained,
     TrainingSettings,
     batch_size,
     feed,
@@ -83,7 +84,22 @@ def train(
     )
     reranker = fit_reranker(lists, right, recipe.reranker, recipe.fitting)
     # 5. the bundle
-    manifest = Manifest(
+    return Bundle(
+        manifest=_manifest(rows, recipe, done, parent, outcomes),
+        catalogue=catalogue,
+        vocabulary=vocabulary,
+        shortlister=model,
+        declarations=declarations,
+        reranker=reranker,
+        statistics=done.statistics,
+    )
+
+
+def _manifest(
+    rows: Sequence[Row], recipe: Recipe, done: Trained, parent: Bundle | None, outcomes: Statistics
+) -> Manifest:
+    """What made the bundle; no times and no places, so that equal trainings have equal digests."""
+    return Manifest(
         text=recipe.text,
         shortlister=recipe.shortlister,
         reranker=recipe.reranker,
@@ -96,15 +112,6 @@ def train(
             "statistics": outcomes.version(),
         },
         measures={"held_out_top3": round(done.top3, 4)},
-    )
-    return Bundle(
-        manifest=manifest,
-        catalogue=catalogue,
-        vocabulary=vocabulary,
-        shortlister=model,
-        declarations=declarations,
-        reranker=reranker,
-        statistics=done.statistics,
     )
 
 

@@ -7,6 +7,7 @@ import orjson
 from topics.settings import Settings
 from workers.aggregator import AggregatorOptions, Write, run_aggregator
 from workers.lifecycle import stop_on_signals
+from workers.options import metrics_port_of, worker_options
 
 DEFAULTS = AggregatorOptions()
 
@@ -54,22 +55,7 @@ def be_silent(_write: Write) -> None:
     show_default=True,
     help="How many events of a partition may wait to be written.",
 )
-@click.option("--metrics-host", default=DEFAULTS.metrics_host, show_default=True)
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65_535),
-    default=DEFAULTS.metrics_port,
-    show_default=True,
-    help="/metrics, /live and /ready; 0 takes any free port and logs it.",
-)
-@click.option(
-    "--until-idle",
-    "until_idle_s",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="End once nothing came for so long.  [default: never]",
-)
+@worker_options(DEFAULTS.metrics_host, DEFAULTS.metrics_port)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each write of a partition.")
 @click.pass_obj
 def command(
@@ -80,7 +66,7 @@ def command(
     write_every_s: float,
     write_every_events: int,
     metrics_host: str,
-    metrics_port: int,
+    metrics_port: int | None,
     until_idle_s: float,
     as_json: bool,
 ) -> None:
@@ -102,7 +88,7 @@ def command(
         write_every_s=write_every_s,
         write_every_events=write_every_events,
         metrics_host=metrics_host,
-        metrics_port=metrics_port,
+        metrics_port=metrics_port_of(metrics_host, metrics_port, DEFAULTS.metrics_port),
         until_idle_s=until_idle_s,
     )
     with stop_on_signals() as stop:

@@ -10,6 +10,7 @@ import torch
 from model.selector import Selector
 from topics.settings import Settings
 from workers.lifecycle import stop_on_signals
+from workers.options import metrics_port_of, worker_options
 from workers.router import Commit
 from workers.router_process import RouterOptions, run_router
 
@@ -67,22 +68,7 @@ def be_silent(_commit: Commit) -> None:
     show_default=True,
     help="Stop when this share of the last 10,000 events could not be taken; 0 never stops.",
 )
-@click.option("--metrics-host", default=DEFAULTS.metrics_host, show_default=True)
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65_535),
-    default=DEFAULTS.metrics_port,
-    show_default=True,
-    help="/metrics, /live and /ready; 0 takes any free port and logs it.",
-)
-@click.option(
-    "--until-idle",
-    "until_idle_s",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="End once nothing came for so long.  [default: never]",
-)
+@worker_options(DEFAULTS.metrics_host, DEFAULTS.metrics_port)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each committed batch.")
 @click.pass_obj
 def command(
@@ -95,7 +81,7 @@ def command(
     threads: int,
     max_dead_share: float,
     metrics_host: str,
-    metrics_port: int,
+    metrics_port: int | None,
     until_idle_s: float,
     as_json: bool,
 ) -> None:
@@ -117,7 +103,7 @@ def command(
         bundle=bundle,
         max_dead_share=max_dead_share,
         metrics_host=metrics_host,
-        metrics_port=metrics_port,
+        metrics_port=metrics_port_of(metrics_host, metrics_port, DEFAULTS.metrics_port),
         until_idle_s=until_idle_s,
     )
     torch.set_num_threads(threads)
