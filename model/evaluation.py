@@ -23,7 +23,7 @@ def evaluate(
     """Measures of `rows`, with their own links and without any, and by source.
 
     Returns rows, shortlist and decision (top1, top3, top5, mrr, each with a 95 % bootstrap interval under
-    `intervals`), without_links, by_source, and decisions_per_second. Places beyond the list of candidates
+    `intervals`), without_links, by_source, and throughput (decisions a second). Places beyond the list of candidates
     count 0 in mrr. A row that no skill should answer is right where `none` has the place.
     """
     rankings, seconds = _decide(selector, rows, True, progress)
@@ -35,7 +35,7 @@ def evaluate(
         name: _measures(place, intervals=True) for name, place in _places(rows, without).items()
     }
     found["by_source"] = _by_source(rows, places)
-    found["decisions_per_second"] = round(len(rows) / max(seconds, 1e-9), 1)
+    found["throughput"] = round(len(rows) / max(seconds, 1e-9), 1)
     return found
 
 

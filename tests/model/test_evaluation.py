@@ -38,7 +38,7 @@ def test_measures_are_shares_with_intervals_around_them(small_selector: Selector
         for name, (low, high) in measures["intervals"].items():
             assert low <= measures[name] <= high
     assert sum(part["rows"] for part in found["by_source"].values()) == found["rows"]
-    assert found["decisions_per_second"] > 0
+    assert found["throughput"] > 0
 
 
 def test_the_bootstrap_interval_is_that_of_the_binomial() -> None:

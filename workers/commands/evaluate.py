@@ -47,7 +47,7 @@ def _print(found: dict[str, Any]) -> None:
     stages = ("shortlist", "decision")
     rows = [[f"{stage}", *(_with_interval(found[stage], c) for c in columns)] for stage in stages]
     rows += [[f"{stage}, no links", *(found["without_links"][stage][c] for c in columns)] for stage in stages]
-    title = f"{found['rows']} rows, {found['decisions_per_second']:.0f} decisions/s"
+    title = f"{found['rows']} rows, {found['throughput']:.0f} decisions/s"
     console.print_table(title, ("", *columns), rows)
     by_source = (
         [source, part["rows"], part["shortlist"]["top3"], part["decision"]["top1"]]
