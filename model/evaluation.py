@@ -23,8 +23,8 @@ def evaluate(
     """Measures of `rows`, with their own links and without any, and by source.
 
     Returns rows, shortlist and decision (top1, top3, top5, mrr, each with a 95 % bootstrap interval under
-    `intervals`), without_links, by_source, and throughput (decisions a second). Places beyond the list of candidates
-    count 0 in mrr. A row that no skill should answer is right where `none` has the place.
+    `intervals`), without_links, by_source, and throughput (decisions a second). Places beyond the list of
+    candidates count 0 in mrr. A row that no skill should answer is right where `none` has the place.
     """
     rankings, seconds = _decide(selector, rows, True, progress)
     places = _places(rows, rankings)
