@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
-from tests.conftest import Broker
+from tests.conftest import Broker, WaitUntil
 from topics.errors import BrokerError
 from topics.kafka import admin_client, cluster_topics
 from topics.registry import CO_PARTITIONED, TOPICS, check_topics, create_topics, topic_name
@@ -54,14 +54,16 @@ def test_other_partitions_and_cleanup_are_named(settings: Settings) -> None:
     assert len(found) == 3
 
 
-def test_a_setting_changed_later_is_named(settings: Settings) -> None:
+def test_a_setting_changed_later_is_named(settings: Settings, wait_until: WaitUntil) -> None:
     create_topics(settings, partitions=1)
     name = f"{settings.prefix}utterances"
     entry = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
     change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
     admin = admin_client(settings)
     admin.incremental_alter_configs([change])[change].result()
-    assert check_topics(settings) == [f"topic {name} has retention.ms=1000, expected 604800000"]
+    # the controller answers before the broker that is asked has heard of it
+    found = wait_until(lambda: check_topics(settings), 10, "the changed setting is found")
+    assert found == [f"topic {name} has retention.ms=1000, expected 604800000"]
 
 
 def test_a_replication_that_the_cluster_cannot_give_is_refused(settings: Settings) -> None:
