@@ -50,7 +50,7 @@ class Costs(Struct, frozen=True, kw_only=True):
 
     wrong: float = 1.0  # a skill opens that was not meant
     question: float = 0.35  # being asked which of three
-    missed: float = 0.9  # silence where a skill should have answered
+    missed: float = 0.8  # silence where a skill should have answered
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

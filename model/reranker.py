@@ -42,7 +42,7 @@ class RerankerSettings(Struct, frozen=True, kw_only=True):
     candidates: int = 10
     width: int = 32
     heads: int = 4
-    layers: int = 2
+    layers: int = 1
     dropout: float = 0.1
 
 

@@ -27,7 +27,7 @@ from workers.joins import (
     telling_outcomes,
     verdict_of,
 )
-from workers.releases import all_releases
+from workers.releases import CURRENT, all_releases, current_release
 from workers.stretch import Stretch
 from workers.tally import Report, Tally
 
@@ -59,12 +59,14 @@ def replay(
 
 
 def bundle_of(settings: Settings, release: str) -> Path:
-    """The bundle that `release` names: a folder, or the id of a published release or its beginning.
+    """The bundle that `release` names: a folder, the id of a published release or its beginning, or `current`.
 
     Raises UsageError where it names none, or more than one.
     """
     if Path(release).is_dir():
         return Path(release)
+    if release == CURRENT and (serving := current_release(settings)):
+        return Path(serving.bundle)
     published = all_releases(settings)
     found = [one for one in published if one.release == release] or [
         one for one in published if one.release.startswith(release)

@@ -22,7 +22,7 @@ class EdgeType(click.ParamType):
 
 
 @click.command("replay")
-@click.option("--release", required=True, help="A release's id, or the folder of a bundle.")
+@click.option("--release", required=True, help="A release's id, `current`, or the folder of a bundle.")
 @click.option("--against", help="Another one to compare it with: changes are told from this to --release.")
 @click.option("--from", "start", type=EdgeType(), help="First place, see above.  [default: the beginning]")
 @click.option("--to", "end", type=EdgeType(), help="Place to stop before.  [default: what is there now]")
