@@ -162,6 +162,7 @@ class Aggregator:
         )
         log.info("partition %d restored: %d decisions wait for an outcome", partition, fold.waiting)
         self._owned[partition] = _Owned(fold, writer, dict(fold.positions), time.monotonic())
+        self._busy_at = time.monotonic()  # restoring is no idleness, though it may bring nothing new
         return self._owned[partition]
 
     async def _tick(self) -> None:
