@@ -76,7 +76,7 @@ def test_process_and_folder_are_gone_after_the_owner_was_killed(wait_until: Any)
         pid, folder = owner.stdout.readline().split()
         assert is_node_of(int(pid), Path(folder))
         owner.kill()
-    wait_until(lambda: not Path(folder).exists(), 20, "the folder is gone")
+    wait_until(lambda: not Path(folder).exists(), 60, "the folder is gone")
     assert not is_node_of(int(pid), Path(folder))
 
 

@@ -4,8 +4,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ import msgspec
 
 from topics import codec
 from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind
-from topics.kafka import producer
-from topics.registry import DECISIONS, OUTCOMES, topic_name
+from topics.kafka import consumer, partitions_of, producer, watermarks
+from topics.registry import DECISIONS, OUTCOMES, Topic, topic_name
 from topics.settings import Settings
 from workers.aggregator import Write
 
 T0_MS = 1_795_366_800_000
 SKILLS = [f"rides:{i}" for i in range(7)]
 KINDS = list(OutcomeKind)
+PATIENCE_S = 120.0  # for a process to start, join, fold, end, on a busy machine
 COMMAND = [sys.executable, "-c", "from workers.cli import main; main()"]
 
 
@@ -93,16 +95,34 @@ class Running:
     def folded(self) -> int:
         return sum(sum(line.folded.values()) for line in self.lines)
 
-    def end(self, number: int = signal.SIGTERM, timeout_s: float = 40) -> int:
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Its exit code after the signal; one that has ended already does not hear it."""
         self.process.send_signal(number)
-        return self.wait(timeout_s)
+        return self.wait()
 
-    def wait(self, timeout_s: float = 60) -> int:
-        code = self.process.wait(timeout_s)
+    def wait(self) -> int:
+        code = self.process.wait(PATIENCE_S)
         self._reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
+
+
+def settled(settings: Settings, *topics: Topic) -> Settings:
+    """The settings, once no transaction on `topics` is open: a commit returns before its readers see it."""
+    ends = time.monotonic() + PATIENCE_S
+    while any(
+        _ends(settings, topic, "read_committed") != _ends(settings, topic, "read_uncommitted") for topic in topics
+    ):
+        assert time.monotonic() < ends, f"transactions on {topics} stay open"
+        time.sleep(0.02)
+    return settings
+
+
+def _ends(settings: Settings, topic: Topic, isolation: str) -> list[int]:
+    name = topic_name(settings, topic)
+    with closing(consumer(settings, "namefree-readers", **{"isolation.level": isolation})) as reader:
+        return [watermarks(reader, name, partition)[1] for partition in partitions_of(settings, name)]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from workers.router_process import RouterOptions, run_router
 
 NOW_MS = 1_795_369_000_000
 ROOT = Path(__file__).parents[2]
-START_S = 60.0  # a router's start on a busy machine, imports and the group's first assignment included
+START_S = 120.0  # a router's start on a busy machine, imports and the group's first assignment included
 E = TypeVar("E", Decision, DeadLetter)
 Pair = tuple[bytes | None, bytes | None]
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from model.statistics import Statistics, merge_all
 from tests.conftest import Broker, WaitUntil
-from tests.workers.aggregating import Feeder, Running, decision, outcome, traffic_on
+from tests.workers.aggregating import PATIENCE_S, Feeder, Running, decision, outcome, settled, traffic_on
 from topics import codec
 from topics.errors import WorkerError
 from topics.events import DeadLetter, Decision, Outcome, StatisticsFold
@@ -48,15 +48,14 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     for one in running:
-        if one.process.poll() is None:
-            one.end(signal.SIGKILL)
+        one.end(signal.SIGKILL)
 
 
 def plain_fold(settings: Settings) -> Statistics:
     """The obvious way, apart from the product's: two dictionaries and one pass; the first of each counts."""
     decisions: dict[tuple[str, str], Decision] = {}
     whole = Statistics()
-    for message in read_all(settings, topic_name(settings, DECISIONS)):
+    for message in read_all(settled(settings, DECISIONS), topic_name(settings, DECISIONS)):
         event = codec.decode(message.value(), Decision)
         whole.fold(event)
         decisions.setdefault((event.customer_id, event.utterance_id), event)
@@ -71,7 +70,8 @@ def plain_fold(settings: Settings) -> Statistics:
 
 
 def letters(settings: Settings) -> list[DeadLetter]:
-    return [codec.decode(m.value(), DeadLetter) for m in read_all(settings, topic_name(settings, DEAD_LETTERS))]
+    name = topic_name(settings, DEAD_LETTERS)
+    return [codec.decode(found.value(), DeadLetter) for found in read_all(settled(settings, DEAD_LETTERS), name)]
 
 
 def test_killed_in_the_middle_it_counts_as_if_nothing_had_happened(
@@ -80,14 +80,14 @@ def test_killed_in_the_middle_it_counts_as_if_nothing_had_happened(
     """While traffic runs, a second one joins, the first is killed, the second asked to end; a third catches up."""
     first = start()
     with traffic_on(settings) as sent:
-        wait_until(lambda: first.folded() >= 200, 40, "the first one folds")
+        wait_until(lambda: first.folded() >= 200, PATIENCE_S, "the first one folds")
         second = start()
-        wait_until(lambda: second.folded() >= 100, 40, "the second one has taken a share")
+        wait_until(lambda: second.folded() >= 100, PATIENCE_S, "the second one has taken a share")
         first.end(signal.SIGKILL)
-        wait_until(lambda: len({line.partition for line in second.lines}) == 3, 40, "the second one has all")
+        wait_until(lambda: len({one.partition for one in second.lines}) == 3, PATIENCE_S, "the second one has all")
         assert second.end(signal.SIGTERM) == 0
     assert start("--until-idle", "3").wait() == 0
-    known = read_statistics(settings)
+    known = read_statistics(settled(settings, STATISTICS))
     assert (known.statistics.decisions, known.statistics.outcomes) == (sent[0], sent[0])
     assert known.statistics == plain_fold(settings)
     ends = Counter(m.partition() for m in read_all(settings, topic_name(settings, OUTCOMES)))
@@ -103,7 +103,7 @@ def test_what_it_writes_stands_in_the_partition_and_under_the_key_of_its_source(
     feeder.decide([decision(i) for i in range(2000, 2100)], commit=False)
     assert start("--until-idle", "2", "--bucket-minutes", "15").wait() == 0
     found = Statistics()
-    for message in read_all(settings, topic_name(settings, STATISTICS)):
+    for message in read_all(settled(settings, STATISTICS), topic_name(settings, STATISTICS)):
         fold = codec.decode(message.value(), StatisticsFold)
         assert message.key() == f"{fold.bucket}/{fold.partition}".encode()
         assert message.partition() == fold.partition
@@ -131,7 +131,7 @@ def test_malformed_events_become_dead_letters_with_reason_and_place(settings: Se
         assert [letter.offset for letter in mine] == list(range(len(bad)))
         reasons = ["not_json", "not_an_object", "unknown_schema", "invalid", "empty_value", "null_value"]
         assert [letter.reason for letter in mine] == [*reasons, "duplicate_key"]
-    assert read_statistics(settings).statistics.outcomes == 1
+    assert read_statistics(settled(settings, STATISTICS)).statistics.outcomes == 1
 
 
 def test_an_outcome_nobody_asked_for_becomes_a_dead_letter_once_decisions_are_past_its_window(
@@ -143,7 +143,7 @@ def test_an_outcome_nobody_asked_for_becomes_a_dead_letter_once_decisions_are_pa
     client.flush()
     Feeder(settings).decide([decision(51)])  # the same customer, two hours later by the records' time
     one = start()
-    wait_until(lambda: any(line.dead_letters for line in one.lines), 30, "the dead letter is written")
+    wait_until(lambda: any(line.dead_letters for line in one.lines), PATIENCE_S, "the dead letter is written")
     assert one.end() == 0
     assert [letter.reason for letter in letters(settings)] == ["unknown_utterance"]
 
@@ -153,14 +153,15 @@ def test_an_owner_that_was_replaced_is_fenced_and_ends_with_an_error(
 ) -> None:
     feeder = Feeder(settings)
     feeder.decide([decision(1)])
+    feeder.answer([outcome(1)])  # else decisions soon wait half a minute for outcomes to come
     one = start()
-    wait_until(lambda: one.folded() == 1, 30, "the first decision is folded")
+    wait_until(lambda: one.folded() == 2, PATIENCE_S, "the first decision and its outcome are folded")
     FoldWriter(settings, AggregatorOptions().group, one.lines[0].partition)
     feeder.decide([decision(1)])
-    assert one.wait(30) == 1
+    assert one.wait() == 1
     last = one.log.read_text().strip().splitlines()[-1]
     assert last.startswith(f"Error: folds of partition {one.lines[0].partition} cannot be written")
-    assert read_statistics(settings).statistics.decisions == 1
+    assert read_statistics(settled(settings, STATISTICS)).statistics.decisions == 1
 
 
 def test_an_agent_that_dies_ends_the_run_with_an_error(settings: Settings) -> None:

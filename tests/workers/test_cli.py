@@ -223,8 +223,8 @@ def test_a_broker_that_is_not_there_is_one_line_within_seconds(nowhere: str, fol
     ]
     begin_s = time.monotonic()
     running = [_started(["--bootstrap", nowhere, *words]) for words in asked]
-    ended = [(process.communicate(timeout=60), process.returncode) for process in running]
-    assert time.monotonic() - begin_s < 60
+    ended = [(process.communicate(timeout=120), process.returncode) for process in running]
+    assert time.monotonic() - begin_s < 120  # 11 s where six processes start at once
     for words, ((out, err), code) in zip(asked, ended, strict=True):
         assert (code, out) == (1, ""), (words, err)
         [line] = [line for line in err.splitlines() if not line.startswith("%")]

@@ -42,7 +42,7 @@ def test_a_second_signal_ends_a_worker_at_once(stubborn: subprocess.Popen[str], 
     stubborn.send_signal(number)
     assert said(stubborn) == "asked"
     stubborn.send_signal(number)
-    assert stubborn.wait(10) == 1
+    assert stubborn.wait(30) == 1
 
 
 def test_the_handlers_of_before_come_back() -> None:
