@@ -124,12 +124,15 @@ def hypotheses(
 ) -> Hypotheses:
     """The first `count` skills of each request with all that is known of them.
 
-    `vectors` (S + 1, D): the shortlister's `skill_vectors()`, by which it scored.
+    `vectors` (S + 1, D): the shortlister's `skill_vectors()`, by which it scored. Uses up `scores.logits`.
     """
     logits = scores.logits.float()  # (B, S + 1)
-    rest = torch.logsumexp(logits, dim=-1, keepdim=True)  # (B, 1)
     best, rows = logits[:, :-1].topk(min(count, logits.shape[1] - 1), dim=-1)  # (B, C)
-    best = best - rest
+    none = logits[:, -1:].clone()  # (B, 1)
+    # the log of all skills' and `none`'s exponentials; in place, as nobody needs the scores any more
+    top = torch.maximum(best[:, :1], none)
+    rest = top + logits.sub_(top).exp_().sum(dim=-1, keepdim=True).log()  # (B, 1)
+    best, none = best - rest, (none - rest).squeeze(1)  # (B, C), (B,)
     text_logs = _text_logs(shortlister, scores.text, rows, vectors)  # (B, C + 1)
     matches = rows[:, :, None] == linked[:, None, :]  # (B, C, L)
     is_linked = matches.any(-1)
@@ -148,7 +151,6 @@ def hypotheses(
         ],
         dim=-1,
     )  # (B, C, X)
-    none = (logits[:, -1:] - rest).squeeze(1)  # (B,)
     sizes = [words.lengths.float() / 10, (linked >= 0).sum(1).float() / 10, is_linked.float().sum(1)]
     lists = torch.stack([*sizes, none, text_logs[:, -1]], dim=-1)
     return Hypotheses(rows, _bounded(own), _bounded(lists), is_linked, attention, none)

@@ -15,7 +15,7 @@ from topics.events import Action, Candidate
 
 NEAR_TIES = 3  # a question names at most three skills
 DECIMALS = 5  # scores are compared at this precision: what is below depends on the batch's company
-CHUNK = 128  # requests scored at once: bounds memory at chunk × skills
+CHUNK = 256  # requests scored at once: bounds memory at chunk × skills
 
 Listed = tuple[int, float, float, bool, float, int]  # row, score, probability, linked, attention, shortlist rank
 
