@@ -31,7 +31,7 @@ class WordBatches:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self._ngrams = [np.asarray(ngrams(word, vocabulary.settings), dtype=np.int64) for word in vocabulary.words]
+        self._ngrams, self._starts = _ragged([ngrams(word, vocabulary.settings) for word in vocabulary.words])
 
     def batch(self, encoded: Encoded, rows: NDArray[np.int64] | None = None) -> Words:
         """The texts at `rows` (all by default) as one batch, cut to the longest of them."""
@@ -40,22 +40,36 @@ class WordBatches:
         words = encoded.words[every, : int(lengths.max(initial=1))]
         cut = Encoded(words, lengths, encoded.unseen)
         distinct, inverse = np.unique(words, return_inverse=True)
-        grams = [self._ngrams_of(int(row), encoded.unseen) for row in distinct]
-        starts = np.cumsum([0, *map(len, grams[:-1])])
+        ngram_rows, ngram_starts = self._ngrams_of(distinct, encoded.unseen)
         return Words(
             torch.from_numpy(inverse.reshape(words.shape)),
             torch.from_numpy(lengths),
             torch.from_numpy(self.vocabulary.weights_of(cut)),
             torch.from_numpy(distinct),
-            torch.from_numpy(np.concatenate(grams)),
-            torch.from_numpy(starts),
+            torch.from_numpy(ngram_rows),
+            torch.from_numpy(ngram_starts),
         )
 
-    def _ngrams_of(self, row: int, unseen: tuple[str, ...]) -> NDArray[np.int64]:
-        if row < len(self._ngrams):
-            return self._ngrams[row]
-        found = ngrams(unseen[row - len(self._ngrams)], self.vocabulary.settings)
-        return np.asarray(found, dtype=np.int64)
+    def _ngrams_of(
+        self, distinct: NDArray[np.int64], unseen: tuple[str, ...]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """N-gram rows of distinct words, one after the other, and where each word's begin, (W,)."""
+        size = len(self.vocabulary)
+        known = distinct[distinct < size]  # sorted, so the unseen ones come after all of them
+        own, own_starts = _ragged(
+            [ngrams(unseen[row - size], self.vocabulary.settings) for row in distinct[len(known) :]]
+        )
+        counts = self._starts[known + 1] - self._starts[known]
+        ends = np.cumsum(counts)
+        places = np.arange(int(counts.sum())) + np.repeat(self._starts[known] - (ends - counts), counts)
+        starts = np.concatenate([ends - counts, own_starts[:-1] + len(places)])
+        return np.concatenate([self._ngrams[places], own]), starts
+
+
+def _ragged(lists: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lists one after the other, and where each begins; one start more than lists."""
+    starts = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    return np.asarray([value for values in lists for value in values], dtype=np.int64), starts
 
 
 class Encoder(nn.Module):

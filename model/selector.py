@@ -17,8 +17,6 @@ NEAR_TIES = 3  # a question names at most three skills
 DECIMALS = 5  # scores are compared at this precision: what is below depends on the batch's company
 CHUNK = 256  # requests scored at once: bounds memory at chunk × skills
 
-Listed = tuple[int, float, float, bool, float, int]  # row, score, probability, linked, attention, shortlist rank
-
 
 @dataclass(frozen=True)
 class Request:
@@ -54,6 +52,7 @@ class Selector:
         self.statistics = bundle.statistics.version()
         self._words = WordBatches(bundle.vocabulary)
         self._ids = bundle.catalogue.ids()
+        self._gaps = "" in self._ids  # rows of skills that have left; a small catalogue's list may reach them
         with torch.inference_mode():
             self._vectors = bundle.shortlister.skill_vectors()  # (S + 1, D), kept between batches
 
@@ -108,15 +107,8 @@ class Selector:
         rows, linked, attention = listed.rows.numpy(), listed.linked.numpy(), listed.attention.double().numpy()
         order = np.argsort(-scores[:, :NONE], axis=1, kind="stable")  # (B, C)
         tables = (rows, scores[:, :NONE], probabilities[:, :NONE], linked, attention.round(DECIMALS))
-        columns = [*(np.take_along_axis(table, order, axis=1).tolist() for table in tables), order.tolist()]
-        none_ranks = (listed.own[..., 0] > listed.none[:, None]).sum(1).tolist()
-        return [
-            self._ranking(list(zip(*(column[at] for column in columns), strict=True)), none, none_ranks[at])
-            for at, none in enumerate(probabilities[:, NONE].tolist())
-        ]
-
-    def _ranking(self, listed: list[Listed], none: float, none_rank: int) -> Ranking:
-        candidates = tuple(
+        columns = [np.take_along_axis(table, order, axis=1).ravel().tolist() for table in tables]
+        candidates = [
             Candidate(
                 skill_id=self._ids[row],
                 score=score,
@@ -125,8 +117,20 @@ class Selector:
                 attention=weight if is_linked else None,
                 shortlist_rank=rank,
             )
-            for row, score, probability, is_linked, weight, rank in listed
-            if self._ids[row]
+            for row, score, probability, is_linked, weight, rank in zip(
+                *columns, order.ravel().tolist(), strict=True
+            )
+        ]
+        none_ranks = (listed.own[..., 0] > listed.none[:, None]).sum(1).tolist()
+        width = order.shape[1]
+        return [
+            self._ranking(candidates[at * width : (at + 1) * width], none, none_ranks[at])
+            for at, none in enumerate(probabilities[:, NONE].tolist())
+        ]
+
+    def _ranking(self, listed: list[Candidate], none: float, none_rank: int) -> Ranking:
+        candidates = (
+            tuple(candidate for candidate in listed if candidate.skill_id) if self._gaps else tuple(listed)
         )
         action, rule = choose(candidates, none, self.bundle.manifest.costs)
         skill = candidates[0].skill_id if action in (Action.LAUNCH, Action.ENABLE) else None

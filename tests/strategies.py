@@ -11,7 +11,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 times_ms = st.integers(0, events.MAX_TIME_MS)
 shares = st.floats(0.0, 1.0)
 counts = st.integers(0, 2**53)  # beyond, other languages' JSON readers lose digits
-scores = st.floats(allow_nan=False, allow_infinity=False)
+scores = st.floats(-1e30, 1e30)
 id_tuples = st.lists(ids, max_size=8).map(tuple)
 base = {"event_time_ms": times_ms}
 asked = {**base, "utterance_id": ids, "customer_id": ids}

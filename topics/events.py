@@ -27,6 +27,7 @@ Id = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
 SkillId = Id
 Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S")]
 Line = Annotated[str, Meta(max_length=1_000)]
+Score = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
 SkillIds = Annotated[tuple[SkillId, ...], Meta(max_length=MAX_LINKS)]
@@ -142,15 +143,11 @@ class Candidate(Struct, frozen=True, kw_only=True):
     """One skill of a decision's list, best first."""
 
     skill_id: SkillId
-    score: float
+    score: Score
     probability: Share
     linked: bool = False
     attention: Share | None = None
     shortlist_rank: Count = 0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.score) and math.isfinite(self.probability)):  # in line: ten a decision
-            _refuse_nan(self, "score", "probability")
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -177,7 +174,13 @@ class Decision(Struct, frozen=True, kw_only=True):
     latency_ms: Annotated[float, Meta(ge=0.0)] = 0.0
 
     def __post_init__(self) -> None:
-        _refuse_nan(self, "none_probability", "propensity", "latency_ms")
+        total = self.none_probability + self.propensity + self.latency_ms
+        for candidate in self.candidates:  # one sum, as this stands on the router's hot path
+            total += candidate.score + candidate.probability
+        if not math.isfinite(total):
+            _refuse_nan(self, "none_probability", "propensity", "latency_ms")
+            for candidate in self.candidates:
+                _refuse_nan(candidate, "score", "probability")
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

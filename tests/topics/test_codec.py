@@ -88,8 +88,12 @@ def test_a_lone_surrogate_is_not_written() -> None:
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
 def test_a_score_that_is_no_number_is_not_made(score: float) -> None:
+    candidates = (
+        Candidate(skill_id="a", score=1.0, probability=0.5),
+        Candidate(skill_id="b", score=score, probability=0.1),
+    )
     with pytest.raises(ValueError, match=r"score .* is not a finite number"):
-        Candidate(skill_id="a", score=score, probability=0.5)
+        Decision(event_time_ms=0, utterance_id="u", customer_id="c", action=Action.NONE, candidates=candidates)
 
 
 @pytest.mark.parametrize("propensity", [float("nan"), float("inf")])
