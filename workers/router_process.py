@@ -38,7 +38,7 @@ class RouterOptions(Struct, frozen=True, kw_only=True):
     group: str = "namefree-router"
     instance: str = ""  # "": a new name at each start
     group_protocol: str = "classic"
-    batch: int = 512
+    batch: int = 1_024
     bundle: Path | None = None  # None: follow the releases topic
     max_dead_share: float = 0.5
     metrics_host: str = "127.0.0.1"
