@@ -52,6 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--broker-image", default=IMAGE, help=f"image of --broker=testcontainers (default {IMAGE})")
 
 
+def pytest_unconfigure() -> None:
+    """A router run in this process has frozen what was there; what is frozen at exit is reported as leaked."""
+    gc.unfreeze()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ENVIRONMENT] = {k: v for k, v in os.environ.items() if k.startswith("NAMEFREE_")}
 
