@@ -47,7 +47,8 @@ PATIENCE_S = 120.0  # for a worker to do what it must: many times what it takes 
 @dataclass(frozen=True)
 class DemoOptions:
     """`name` says in the report what `data` is; `epochs` of the first release, `cycle_epochs` of the second;
-    `max_rows` bounds the time."""
+    `max_rows` bounds the time; `max_loss` is wider than a cycle's own bound, as the sample judges by some hundred
+    rows, whose scatter must not end the demo."""
 
     name: str
     data: Path
@@ -56,6 +57,7 @@ class DemoOptions:
     epochs: int = 6
     cycle_epochs: int = 3
     max_rows: int = 60_000
+    max_loss: float = 0.02
 
 
 @dataclass
@@ -183,6 +185,7 @@ def _cycle(loop: Loop) -> CycleResult:
         store=loop.store,
         data=loop.corpus,
         cycle_epochs=loop.options.cycle_epochs,
+        max_loss=loop.options.max_loss,
         min_outcomes=1,
         recipe=_recipe(loop.options),
     )

@@ -13,7 +13,9 @@ def test_a_request_travels_the_whole_loop_and_every_promise_is_kept(
 ) -> None:
     """Utterance, decision, outcome, statistics, cycle, release, hot reload, replay: on a real broker."""
     settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
-    options = DemoOptions(name="sample", data=SAMPLE_DIR, out=tmp_path, epochs=3, cycle_epochs=2, max_rows=1_500)
+    options = DemoOptions(
+        name="sample", data=SAMPLE_DIR, out=tmp_path, epochs=3, cycle_epochs=2, max_rows=1_500, max_loss=1.0
+    )
     findings = run_demo(settings, options)
     broken = [check for check in findings.checks if not check.kept]
     assert not broken
