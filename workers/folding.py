@@ -30,6 +30,10 @@ GRACE_MS = 60_000
 MAX_EARLY = 10_000
 """Outcomes that may wait for decisions not read yet before their topic has to wait: some megabytes."""
 
+MAX_AHEAD = 10_000
+"""Decisions that may wait for outcomes from beyond the join window before their topic has to wait. A marketplace
+without any outcome is such a case: its first statistics must not wait for outcomes that do not come."""
+
 NOTHING = {DECISIONS.name: 0, OUTCOMES.name: 0}
 
 
@@ -133,7 +137,8 @@ class PartitionFold:
         if self.early > MAX_EARLY:
             return OUTCOMES.name
         behind_ms = self._clock_ms[DECISIONS.name] - self._clock_ms[OUTCOMES.name]
-        return DECISIONS.name if behind_ms > self._window_ms else None
+        far = behind_ms > self._window_ms and self.waiting > MAX_AHEAD
+        return DECISIONS.name if far else None
 
     def changed(self, event_time_ms: int) -> list[StatisticsFold]:
         """The folds of the changed buckets, at the present positions; encode them before the next `take`."""

@@ -11,7 +11,7 @@ from model.statistics import Statistics, merge_all
 from topics import codec
 from topics.errors import BadEvent
 from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind, StatisticsFold
-from workers.folding import GRACE_MS, MAX_EARLY, PartitionFold, bucket_of, fold_records
+from workers.folding import GRACE_MS, MAX_AHEAD, MAX_EARLY, PartitionFold, bucket_of, fold_records
 from workers.records import Record, read_decision
 
 HOUR_MS = 3_600_000
@@ -129,8 +129,13 @@ def test_decisions_that_nobody_answers_are_forgotten_once_outcomes_were_read_pas
 
 def test_the_topic_that_is_far_ahead_has_to_wait() -> None:
     assert fold(decision(0), outcome(0)).ahead() is None
-    assert fold(decision(0), outcome(0), decision(1, "u-2", at_ms=HOUR_MS + 1)).ahead() == "decisions"
+    later = [decision(i, f"u-{i}", at_ms=HOUR_MS + 1) for i in range(1, MAX_AHEAD + 3)]
+    assert fold(decision(0), outcome(0), *later).ahead() == "decisions"
     assert fold(*(outcome(i, f"u-{i}") for i in range(MAX_EARLY + 1))).ahead() == "outcomes"
+
+
+def test_a_marketplace_without_outcomes_does_not_wait_for_them() -> None:
+    assert fold(*(decision(i, f"u-{i}", at_ms=3 * HOUR_MS) for i in range(50))).ahead() is None
 
 
 @pytest.mark.parametrize(
