@@ -43,7 +43,7 @@ class CycleOptions:
     store: Path
     data: Path | None = None
     judge_share: float = 0.1
-    max_loss: float = 0.01
+    max_loss: float = 0.005
     min_outcomes: int = 100
     cycle_epochs: int = 4
     recipe: Recipe = field(default_factory=Recipe)
