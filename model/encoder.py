@@ -1,9 +1,10 @@
-"""The encoder: words and character n-grams -> BiLSTM and bag -> one vector u a request.
+"""The encoder: words -> a convolution or a BiLSTM, and a bag -> one vector u a request.
 
 Axes: B batch, T words, E word width, H state width, D width of requests and skills, W distinct words.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,114 +14,149 @@ from torch.nn import functional as F
 
 from model.text import Encoded, Vocabulary, ngrams
 
+Reading = Literal["convolution", "bilstm", "bag"]
+READINGS: tuple[Reading, ...] = ("convolution", "bilstm", "bag")
+SPAN = 3  # words that one step of the convolution sees
+
 
 @dataclass(frozen=True)
 class Words:
     """A batch of texts, ready for the encoder."""
 
-    words: Tensor  # (B, T) rows of `distinct`
+    words: Tensor  # (B, T) places in `distinct`
     lengths: Tensor  # (B,)
     weights: Tensor  # (B, T), 0 at padding
-    distinct: Tensor  # (W,) word rows; rows from the vocabulary's size upwards are unseen words
-    ngram_rows: Tensor  # (n-grams of all distinct words,)
-    ngram_starts: Tensor  # (W,)
+    distinct: Tensor  # (W,) rows of the vocabulary; 0 where the word is spelled
+    spelled: Tensor  # places in `distinct` of words without a row of their own
+    ngram_rows: Tensor  # (n-grams of all spelled words,)
+    ngram_starts: Tensor  # (spelled words,)
 
 
 class WordBatches:
-    """Turns texts into `Words`; keeps each vocabulary word's n-grams, so that texts are read once."""
+    """Turns texts into `Words`."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self._ngrams, self._starts = _ragged([ngrams(word, vocabulary.settings) for word in vocabulary.words])
 
-    def batch(self, encoded: Encoded, rows: NDArray[np.int64] | None = None) -> Words:
-        """The texts at `rows` (all by default) as one batch, cut to the longest of them."""
+    def batch(
+        self,
+        encoded: Encoded,
+        rows: NDArray[np.int64] | None = None,
+        spell: float = 0.0,
+        generator: np.random.Generator | None = None,
+    ) -> Words:
+        """The texts at `rows` (all by default) as one batch, cut to the longest of them.
+
+        `spell`: the share of known words, drawn by `generator`, that are spelled as if they were unseen.
+        """
         every = np.arange(len(encoded.lengths)) if rows is None else rows
         lengths = encoded.lengths[every]
         words = encoded.words[every, : int(lengths.max(initial=1))]
         cut = Encoded(words, lengths, encoded.unseen)
         distinct, inverse = np.unique(words, return_inverse=True)
-        ngram_rows, ngram_starts = self._ngrams_of(distinct, encoded.unseen)
+        strange = distinct >= len(self.vocabulary)
+        if generator is not None:
+            strange |= (generator.random(len(distinct)) < spell) & (distinct > 0)
+        ngram_rows, ngram_starts = self._ngrams_of(distinct[strange], encoded.unseen)
         return Words(
             torch.from_numpy(inverse.reshape(words.shape)),
             torch.from_numpy(lengths),
             torch.from_numpy(self.vocabulary.weights_of(cut)),
-            torch.from_numpy(distinct),
+            torch.from_numpy(np.where(strange, 0, distinct)),
+            torch.from_numpy(np.flatnonzero(strange)),
             torch.from_numpy(ngram_rows),
             torch.from_numpy(ngram_starts),
         )
 
     def _ngrams_of(
-        self, distinct: NDArray[np.int64], unseen: tuple[str, ...]
+        self, rows: NDArray[np.int64], unseen: tuple[str, ...]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """N-gram rows of distinct words, one after the other, and where each word's begin, (W,)."""
-        size = len(self.vocabulary)
-        known = distinct[distinct < size]  # sorted, so the unseen ones come after all of them
-        own, own_starts = _ragged(
-            [ngrams(unseen[row - size], self.vocabulary.settings) for row in distinct[len(known) :]]
-        )
-        counts = self._starts[known + 1] - self._starts[known]
-        ends = np.cumsum(counts)
-        places = np.arange(int(counts.sum())) + np.repeat(self._starts[known] - (ends - counts), counts)
-        starts = np.concatenate([ends - counts, own_starts[:-1] + len(places)])
-        return np.concatenate([self._ngrams[places], own]), starts
-
-
-def _ragged(lists: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lists one after the other, and where each begins; one start more than lists."""
-    starts = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    return np.asarray([value for values in lists for value in values], dtype=np.int64), starts
+        """N-gram rows of words, one after the other, and where each word's begin."""
+        known, size = self.vocabulary.words, len(self.vocabulary)
+        words = [known[row] if row < size else unseen[row - size] for row in rows.tolist()]
+        lists = [ngrams(word, self.vocabulary.settings) for word in words]
+        starts = np.cumsum([0, *map(len, lists)], dtype=np.int64)[:-1]
+        return np.asarray([row for found in lists for row in found], dtype=np.int64), starts
 
 
 class Encoder(nn.Module):
-    """u = P_h [last forward state; last backward state] + P_b bag, (B, D).
+    """u = P_b bag + P_h [what the convolution, or the BiLSTM, makes of the words in their order], (B, D).
 
-    The published encoder is the BiLSTM alone; the bag (SIF-weighted mean of the same word vectors) is our
-    addition: it puts requests and cards, which have no word order in common, into one space.
+    The published encoder is the BiLSTM. The bag (SIF-weighted mean of the word vectors) is our addition: it puts
+    requests and cards, which have no word order in common, into one space. The convolution over three words
+    (Kim, EMNLP 2014), its maximum and its weighted mean, takes the BiLSTM's place because it is as good at less
+    than half of the time; docs/concepts/networks.md has the figures.
     """
 
-    def __init__(self, vocabulary: int, ngram_rows: int, E: int, H: int, D: int, dropout: float) -> None:
+    def __init__(
+        self, reading: Reading, vocabulary: int, ngram_rows: int, E: int, H: int, D: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.word = nn.Embedding(vocabulary, E, sparse=True)
+        self.reading = reading
+        self.word = nn.Embedding(vocabulary, E, sparse=True, padding_idx=0)
         self.ngram = nn.EmbeddingBag(ngram_rows, E, mode="mean", sparse=True)
-        self.forward_lstm = nn.LSTM(E, H, batch_first=True)
-        self.backward_lstm = nn.LSTM(E, H, batch_first=True)
-        self.state = nn.Linear(2 * H, D)
         self.bag = nn.Linear(E, D, bias=False)
         self.dropout = dropout
         nn.init.normal_(self.word.weight, std=E**-0.5)
         nn.init.normal_(self.ngram.weight, std=E**-0.5)
         nn.init.orthogonal_(self.bag.weight)
-        nn.init.normal_(self.state.weight, std=0.01)  # starts as the bag: the nearest card or prototype wins
+        with torch.no_grad():
+            self.word.weight[0].zero_()  # padding, and where a spelled word stands
+        if reading == "convolution":
+            self.convolution = nn.Linear(SPAN * E, H)
+        elif reading == "bilstm":
+            self.forward_lstm = nn.LSTM(E, H, batch_first=True)
+            self.backward_lstm = nn.LSTM(E, H, batch_first=True)
+        if reading != "bag":
+            self.state = nn.Linear(2 * H, D)
+            nn.init.normal_(self.state.weight, std=0.01)  # starts as the bag: the nearest prototype wins
+            nn.init.zeros_(self.state.bias)
 
     def word_vectors(self, words: Words) -> Tensor:
-        """Vectors of the batch's distinct words, (W, E). In training a tenth of the word rows is left out, so
-        that n-grams learn to stand in for words that were never seen."""
-        vectors: Tensor = self.ngram(words.ngram_rows, words.ngram_starts)  # (W, E)
-        known = words.distinct < self.word.num_embeddings  # (W,)
-        if self.training:
-            known = known & (torch.rand(len(known)) > self.dropout / 2)
-        own: Tensor = self.word(words.distinct * known) * known[:, None]  # (W, E)
-        return vectors + own
+        """Vectors of the batch's distinct words, (W, E)."""
+        own: Tensor = self.word(words.distinct)  # (W, E)
+        if len(words.spelled):
+            own = own.index_add(0, words.spelled, self.ngram(words.ngram_rows, words.ngram_starts))
+        return own
 
     def bags(self, words: Words, vectors: Tensor) -> Tensor:
         """SIF-weighted mean of word vectors, unit length, (B, E)."""
-        summed = torch.einsum("bt,bte->be", words.weights, vectors[words.words])
-        return F.normalize(summed, dim=-1)
+        return self._bag(vectors[words.words], words.weights)
 
     def forward(self, words: Words) -> tuple[Tensor, Tensor]:
         """u (B, D) and the unit bag (B, E)."""
-        vectors = self.word_vectors(words)
-        x = vectors[words.words]  # (B, T, E)
+        x = self.word_vectors(words)[words.words]  # (B, T, E)
+        weights = words.weights  # (B, T)
         if self.training:
-            kept = torch.rand(x.shape[:2]) > self.dropout / 2  # (B, T): whole words, so that no one word decides
-            x = x * kept[..., None]
-            words = Words(words.words, words.lengths, words.weights * kept, *_rest(words))
-        states = torch.cat([self._last(self.forward_lstm, x, words.lengths), self._backward(x, words.lengths)], -1)
-        states = F.dropout(states, self.dropout, self.training)  # (B, 2H)
-        bag = self.bags(words, vectors)
-        u: Tensor = self.bag(bag) + self.state(states)
-        return u, bag
+            kept = torch.rand(x.shape[:2]) > self.dropout / 3  # (B, T): whole words, so that no one word decides
+            x, weights = x * kept[..., None], weights * kept
+        bag = self._bag(x, weights)  # (B, E)
+        u: Tensor = self.bag(bag)  # (B, D)
+        if self.reading == "bag":
+            return u, bag
+        states = (
+            self._convolved(x, weights, words.lengths) if self.reading == "convolution" else self._read(x, words)
+        )
+        return u + self.state(F.dropout(states, self.dropout, self.training)), bag
+
+    def _bag(self, x: Tensor, weights: Tensor) -> Tensor:
+        return F.normalize(torch.einsum("bt,bte->be", weights, x), dim=-1)
+
+    def _convolved(self, x: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
+        """Maximum and weighted mean over each text's words, (B, 2H). Beyond its ends a text is zeros."""
+        T = x.shape[1]
+        padded = F.pad(x, (0, 0, SPAN // 2, SPAN // 2))  # (B, T + 2, E)
+        spans = torch.cat([padded[:, at : at + T] for at in range(SPAN)], dim=-1)  # (B, T, 3E)
+        h = F.gelu(self.convolution(spans))  # (B, T, H)
+        inside = torch.arange(T) < lengths[:, None]  # (B, T)
+        highest = h.masked_fill(~inside[..., None], -1.0).amax(dim=1)  # (B, H); gelu is never below -0.17
+        weights = weights * inside
+        mean = torch.einsum("bt,bth->bh", weights, h) / weights.sum(1, keepdim=True).clamp(min=1e-6)
+        return torch.cat([highest, mean], dim=-1)
+
+    def _read(self, x: Tensor, words: Words) -> Tensor:
+        """The last state of each direction, (B, 2H)."""
+        return torch.cat([self._last(self.forward_lstm, x, words.lengths), self._backward(x, words.lengths)], -1)
 
     def _backward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Reads each text from its own last word, (B, H). Padding stays at the end, so batches change nothing."""
@@ -132,7 +168,3 @@ class Encoder(nn.Module):
         states, _ = lstm(x)  # (B, T, H)
         last: Tensor = states[torch.arange(len(x)), lengths - 1]  # (B, H)
         return last
-
-
-def _rest(words: Words) -> tuple[Tensor, Tensor, Tensor]:
-    return words.distinct, words.ngram_rows, words.ngram_starts

@@ -95,8 +95,10 @@ def batches(
     size: int,
     linked: NDArray[np.int64] | None = None,
     generator: np.random.Generator | None = None,
+    spell: float = 0.0,
 ) -> Iterator[Batch]:
-    """Batches of similar length: in order of length, or shuffled among and within near-equals by `generator`."""
+    """Batches of similar length: in order of length, or shuffled among and within near-equals by `generator`,
+    with a share `spell` of their words spelled as if they were unseen."""
     lengths = examples.encoded.lengths.astype(np.float64)
     if generator is not None:
         lengths = lengths + generator.uniform(0, 1.5, len(lengths))
@@ -109,7 +111,7 @@ def batches(
         rows = order[start : start + size]
         yield Batch(
             rows,
-            words.batch(examples.encoded, rows),
+            words.batch(examples.encoded, rows, spell, generator),
             torch.from_numpy(links[rows]),
             torch.from_numpy(examples.targets[rows]),
         )

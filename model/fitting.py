@@ -1,8 +1,4 @@
-"""What is fitted on held-out rows, once the shortlister is trained: the strength of a link, then the reranker.
-
-On rows that the text model has seen, the text alone knows the answer, and a link seems to be worth half of
-what it is; so both are learned from rows whose texts the shortlister never met.
-"""
+"""The reranker, fitted on rows whose texts the shortlister never met: on shortlists as it really makes them."""
 
 import numpy as np
 import torch
@@ -23,16 +19,14 @@ from model.reranker import (
     rerank_loss,
     take,
 )
-from model.shortlister import Shortlister
+from model.shortlist import Shortlists
 
 
 class FittingSettings(Struct, frozen=True, kw_only=True):
-    """How the two are fitted. `link_share`: random linked sets among the rows, as in training."""
+    """How the reranker is fitted. `rerank_links`: random linked sets among its rows."""
 
     seed: int = 0
-    link_epochs: int = 8
-    link_rate: float = 0.03
-    link_share: float = 0.25
+    rerank_links: float = 0.25
     rerank_epochs: int = 40
     rerank_batch: int = 256
     rerank_rate: float = 2e-3
@@ -40,32 +34,9 @@ class FittingSettings(Struct, frozen=True, kw_only=True):
     patience: int = 6
 
 
-def fit_links(model: Shortlister, words: WordBatches, held_out: Examples, settings: FittingSettings) -> None:
-    """Fits, in place, what a link is worth: the gate, the attention's scale and bias, the scores' scale."""
-    if model.settings.attention == "none" or not held_out.has_links.any():
-        return
-    generator = np.random.default_rng(settings.seed)
-    fitted = [*model.gate.parameters(), model.attention_scale, model.attention_bias, model.scale]
-    optimiser = torch.optim.Adam(fitted, lr=settings.link_rate)
-    model.eval()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for parameter in fitted:
-        parameter.requires_grad_(True)
-    for _ in range(settings.link_epochs):
-        linked = random_links(held_out, settings.link_share, generator)
-        for batch in batches(held_out, words, 512, linked, generator):
-            optimiser.zero_grad()
-            logits = model(batch.words, batch.linked).logits
-            torch.nn.functional.cross_entropy(logits.float(), batch.targets).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-
-
 @torch.no_grad()
 def shortlists(
-    model: Shortlister,
+    making: Shortlists,
     declarations: Declarations,
     words: WordBatches,
     examples: Examples,
@@ -73,13 +44,11 @@ def shortlists(
     count: int,
 ) -> tuple[Hypotheses, Tensor]:
     """The shortlists of `examples` and which outcome is right for each, (N,)."""
-    model.eval()
-    vectors = model.skill_vectors()
     parts, right = [], []
-    none = len(model.rows)
+    none = len(making.model.rows)
     for batch in batches(examples, words, 512, linked):
-        scores = model(batch.words, batch.linked, vectors)
-        part = hypotheses(model, declarations, scores, batch.words, batch.linked, vectors, count)
+        made = making.make(batch.words, batch.linked, count)
+        part = hypotheses(making.model, declarations, made, batch.words, batch.linked)
         parts.append(part)
         right.append(intended(part, batch.targets, none))
     return pack(parts), torch.cat(right)
@@ -135,4 +104,4 @@ def _copy(network: Reranker) -> dict[str, Tensor]:
 
 def given_and_random(examples: Examples, settings: FittingSettings) -> NDArray[np.int64]:
     """The examples' linked sets, a share of them random, (N, L)."""
-    return random_links(examples, settings.link_share, np.random.default_rng(settings.seed))
+    return random_links(examples, settings.rerank_links, np.random.default_rng(settings.seed))

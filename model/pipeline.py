@@ -12,8 +12,11 @@ from model.catalogue import Catalogue
 from model.data import Row
 from model.encoder import WordBatches
 from model.examples import Examples, card_rows, encode_rows
-from model.fitting import FittingSettings, fit_links, fit_reranker, given_and_random, shortlists
+from model.fitting import FittingSettings, fit_reranker, given_and_random, shortlists
+from model.linking import LinkSettings, fit_links
+from model.pretrained import common_words, is_installed, spell, word_vectors
 from model.reranker import Declarations, RerankerSettings
+from model.shortlist import Shortlists
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
 from model.text import TextSettings, Vocabulary
@@ -39,7 +42,10 @@ class Recipe(Struct, frozen=True, kw_only=True):
     shortlister: ShortlisterSettings = ShortlisterSettings()
     reranker: RerankerSettings = RerankerSettings()
     training: TrainingSettings = TrainingSettings()
+    links: LinkSettings = LinkSettings()
     fitting: FittingSettings = FittingSettings()
+    pretrained: bool = True  # words start from static vectors, where their package is installed
+    own_words: bool = True  # what cards say of themselves is learned from too
     held_out: float = 0.1  # share of texts kept from the shortlister, for the links' strength and the reranker
 
 
@@ -61,26 +67,37 @@ def train(
         raise BadData(f"nothing to train on: {len(rows)} rows and {len(cards)} skills")
     # 1. read: the catalogue, the words, the rows as arrays
     catalogue = Catalogue(cards)
-    vocabulary = Vocabulary.of(texts_of([row.text for row in rows], catalogue), recipe.text)
+    pretrained = recipe.pretrained and is_installed()
+    texts = texts_of([row.text for row in rows], catalogue)
+    vocabulary = Vocabulary.of(texts, recipe.text, common_words() if pretrained else ())
     words = WordBatches(vocabulary)
-    kept, aside, own = _parts(rows, cards, catalogue, vocabulary, recipe.held_out)
-    # 2. start: prototypes, or the parent's weights
+    kept, aside, own = _parts(rows, cards, catalogue, vocabulary, recipe)
+    # 2. start: words' vectors and prototypes, or the parent's weights
     model = _fresh(recipe, vocabulary, catalogue)
+    if pretrained:
+        start_from_vectors(model, vocabulary)
     read_cards(model, catalogue, vocabulary, words)
-    start_from_prototypes(model, kept, words)
+    if recipe.training.prototypes:
+        start_from_prototypes(model, own, words)
     if parent is not None:
         inherit(model, vocabulary, catalogue, parent)
-    if statistics is not None:
-        feed(model, catalogue, statistics)
-    # 3. the shortlister, on rows and on what cards say of themselves
     outcomes = statistics or Statistics()
-    done = train_shortlister(model, catalogue, vocabulary, words, own, aside, recipe.training, progress, outcomes)
-    # 4. the links' strength and the reranker, on texts that the shortlister never met
-    fit_links(model, words, aside, recipe.fitting)
+    if recipe.shortlister.shares:
+        feed(model, catalogue, outcomes)
+    # 3. the shortlister, on rows and on what cards say of themselves
+    rate = recipe.training.word_rate if pretrained else recipe.training.fresh_word_rate
+    done = train_shortlister(
+        model, catalogue, vocabulary, words, own, aside, recipe.training, rate, progress, outcomes
+    )
+    # 4. what links are worth, and the reranker, on texts that the shortlister never met
+    known = done.statistics
+    if not recipe.training.jointly:
+        known = fit_links(model, catalogue, words, kept, aside, recipe.links, outcomes)
     declarations = Declarations.sized(catalogue, recipe.shortlister.word_width)
     declarations.read(catalogue, model.encoder, words)
+    making = Shortlists(model)
     lists, right = shortlists(
-        model, declarations, words, aside, given_and_random(aside, recipe.fitting), recipe.reranker.candidates
+        making, declarations, words, aside, given_and_random(aside, recipe.fitting), recipe.reranker.candidates
     )
     reranker = fit_reranker(lists, right, recipe.reranker, recipe.fitting)
     # 5. the bundle
@@ -91,7 +108,7 @@ def train(
         shortlister=model,
         declarations=declarations,
         reranker=reranker,
-        statistics=done.statistics,
+        statistics=known,
     )
 
 
@@ -122,11 +139,12 @@ def steps(rows: int, cards: Sequence[SkillCard], recipe: Recipe) -> int:
 
 
 def _parts(
-    rows: Sequence[Row], cards: Sequence[SkillCard], catalogue: Catalogue, vocabulary: Vocabulary, share: float
+    rows: Sequence[Row], cards: Sequence[SkillCard], catalogue: Catalogue, vocabulary: Vocabulary, recipe: Recipe
 ) -> tuple[Examples, Examples, Examples]:
     """Rows to learn from, rows held out, and the first together with what the cards say."""
-    every = encode_rows([*rows, *card_rows(cards)], catalogue, vocabulary)
-    is_aside = np.asarray([is_held_out(row.text, share) for row in rows], dtype=np.bool_)
+    said = card_rows(cards) if recipe.own_words else []
+    every = encode_rows([*rows, *said], catalogue, vocabulary)
+    is_aside = np.asarray([is_held_out(row.text, recipe.held_out) for row in rows], dtype=np.bool_)
     if is_aside.all() or not is_aside.any():  # a handful of rows: learn from all, check on all
         aside = kept = np.arange(len(rows))
     else:
@@ -143,6 +161,14 @@ def is_held_out(text: str, share: float) -> bool:
 def _fresh(recipe: Recipe, vocabulary: Vocabulary, catalogue: Catalogue) -> Shortlister:
     torch.manual_seed(recipe.training.seed)
     return Shortlister(recipe.shortlister, len(vocabulary), recipe.text.ngram_rows, len(catalogue))
+
+
+def start_from_vectors(model: Shortlister, vocabulary: Vocabulary) -> None:
+    """Words start from pretrained vectors, and n-grams so that they spell these, in place."""
+    with torch.no_grad():
+        vectors = torch.from_numpy(word_vectors(vocabulary.words[1:], model.settings.word_width))
+        model.encoder.word.weight[1:] = vectors
+    spell(model.encoder.ngram, vocabulary.words[1:], vectors, vocabulary.settings)
 
 
 def inherit(model: Shortlister, vocabulary: Vocabulary, catalogue: Catalogue, parent: Bundle) -> None:

@@ -13,14 +13,15 @@ from torch.nn import functional as F
 
 from model.catalogue import Catalogue, spoken
 from model.encoder import WordBatches, Words
-from model.shortlister import Scores, Shortlister
+from model.shortlist import Shortlist
+from model.shortlister import Shortlister
 from model.statistics import FEATURES
 from topics.events import SkillCard
 
 ANSWERS = ("YES", "MAYBE", "NO")
 OWN_FEATURES = (
-    "log_probability",  # of the shortlister
-    "text_log_probability",  # without links, among the list's skills and `none`
+    "log_probability",  # of the shortlister, among its pool, the linked skills and `none`
+    "text_log_probability",  # the same without what links add
     "linked",
     "attention",
     "card_similarity",  # cosine of the request's words and the card's
@@ -50,7 +51,7 @@ class RerankerSettings(Struct, frozen=True, kw_only=True):
 class Hypotheses:
     """A batch of shortlists, best first."""
 
-    rows: Tensor  # (B, C) catalogue rows
+    rows: Tensor  # (B, C) catalogue rows, -1 where the list is longer than the catalogue
     own: Tensor  # (B, C, X) features of each candidate
     lists: Tensor  # (B, len(LIST_FEATURES)) features of the whole list
     linked: Tensor  # (B, C)
@@ -114,35 +115,26 @@ def _answer(card: SkillCard, intent: str) -> Tensor:
 
 
 def hypotheses(
-    shortlister: Shortlister,
-    declarations: Declarations,
-    scores: Scores,
-    words: Words,
-    linked: Tensor,
-    vectors: Tensor,
-    count: int,
+    shortlister: Shortlister, declarations: Declarations, made: Shortlist, words: Words, linked: Tensor
 ) -> Hypotheses:
-    """The first `count` skills of each request with all that is known of them.
-
-    `vectors` (S + 1, D): the shortlister's `skill_vectors()`, by which it scored. Uses up `scores.logits`.
-    """
-    logits = scores.logits.float()  # (B, S + 1)
-    best, rows = logits[:, :-1].topk(min(count, logits.shape[1] - 1), dim=-1)  # (B, C)
-    none = logits[:, -1:].clone()  # (B, 1)
-    # the log of all skills' and `none`'s exponentials; in place, as nobody needs the scores any more
-    top = torch.maximum(best[:, :1], none)
-    rest = top + logits.sub_(top).exp_().sum(dim=-1, keepdim=True).log()  # (B, 1)
-    best, none = best - rest, (none - rest).squeeze(1)  # (B, C), (B,)
-    text_logs = _text_logs(shortlister, scores.text, rows, vectors)  # (B, C + 1)
-    matches = rows[:, :, None] == linked[:, None, :]  # (B, C, L)
-    is_linked = matches.any(-1)
-    attention = (matches * scores.weights[:, None, :]).sum(-1)  # (B, C)
-    similarity = torch.einsum("be,bce->bc", scores.bag, shortlister.cards[rows])
-    declares, intent, answers = declarations.best(rows, scores.bag)
+    """The skills of each shortlist with all that is known of them; `linked` (B, L), by which it was made."""
+    rows = made.rows.clamp(min=0)  # (B, C)
+    logs = torch.cat([made.scores, made.none[:, None]], dim=1) - made.total[:, None]  # (B, C + 1)
+    text_logs = torch.cat([made.text, made.none[:, None]], dim=1) - made.text_total[:, None]  # (B, C + 1)
+    similarity = torch.einsum("be,bce->bc", made.bag, shortlister.cards[rows])
+    declares, intent, answers = declarations.best(rows, made.bag)
     own = torch.cat(
         [
             torch.stack(
-                [best, text_logs[:, :-1], is_linked.float(), attention, similarity, declares, intent],
+                [
+                    logs[:, :-1],
+                    text_logs[:, :-1],
+                    made.linked.float(),
+                    made.attention,
+                    similarity,
+                    declares,
+                    intent,
+                ],
                 dim=-1,
             ),
             answers,
@@ -151,17 +143,9 @@ def hypotheses(
         ],
         dim=-1,
     )  # (B, C, X)
-    sizes = [words.lengths.float() / 10, (linked >= 0).sum(1).float() / 10, is_linked.float().sum(1)]
-    lists = torch.stack([*sizes, none, text_logs[:, -1]], dim=-1)
-    return Hypotheses(rows, _bounded(own), _bounded(lists), is_linked, attention, none)
-
-
-def _text_logs(shortlister: Shortlister, text: Tensor, rows: Tensor, vectors: Tensor) -> Tensor:
-    """Log probabilities without links, among the candidates and `none`, (B, C + 1)."""
-    B = len(rows)
-    listed = torch.cat([vectors[rows], vectors[-1].expand(B, 1, -1)], dim=1)  # (B, C + 1, D)
-    cosines = torch.einsum("bd,bcd->bc", text, listed)
-    return torch.log_softmax(shortlister.scale.exp() * cosines.float(), dim=-1)
+    sizes = [words.lengths.float() / 10, (linked >= 0).sum(1).float() / 10, made.linked.float().sum(1)]
+    lists = torch.stack([*sizes, logs[:, -1], text_logs[:, -1]], dim=-1)
+    return Hypotheses(made.rows, _bounded(own), _bounded(lists), made.linked, made.attention, logs[:, -1])
 
 
 def _bounded(features: Tensor) -> Tensor:

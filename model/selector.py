@@ -10,7 +10,7 @@ import torch
 from model.bundle import Bundle, Costs, read_bundle
 from model.encoder import WordBatches, Words
 from model.reranker import NONE, Hypotheses, hypotheses
-from model.shortlister import Scores
+from model.shortlist import Shortlist, Shortlists
 from topics.events import Action, Candidate
 
 NEAR_TIES = 3  # a question names at most three skills
@@ -52,9 +52,7 @@ class Selector:
         self.statistics = bundle.statistics.version()
         self._words = WordBatches(bundle.vocabulary)
         self._ids = bundle.catalogue.ids()
-        self._gaps = "" in self._ids  # rows of skills that have left; a small catalogue's list may reach them
-        with torch.inference_mode():
-            self._vectors = bundle.shortlister.skill_vectors()  # (S + 1, D), kept between batches
+        self._shortlists = Shortlists(bundle.shortlister)
 
     @classmethod
     def load(cls, bundle: Path) -> "Selector":
@@ -71,7 +69,14 @@ class Selector:
             found |= zip(places, self._decide([requests[at] for at in places]), strict=True)
         return [found[at] for at in range(len(requests))]
 
-    @torch.inference_mode()
+    def shortlist(self, requests: Sequence[Request], count: int) -> list[list[str]]:
+        """The first network alone: the ids of each request's first `count` skills, best first."""
+        found = []
+        for at in range(0, len(requests), CHUNK):
+            _, made = self._made(requests[at : at + CHUNK], count)
+            found += [[self._ids[row] for row in rows if row >= 0] for rows in made.rows.tolist()]
+        return found
+
     def attention(self, requests: Sequence[Request]) -> list[dict[str, float]]:
         """For each request the attention weight of every linked skill by its id, on the shortlist or not.
 
@@ -79,8 +84,8 @@ class Selector:
         """
         found = []
         for at in range(0, len(requests), CHUNK):
-            _, linked, scores = self._scored(requests[at : at + CHUNK])
-            weights = scores.weights.double().numpy().round(DECIMALS)  # (B, L)
+            (_, linked), made = self._made(requests[at : at + CHUNK], 1)
+            weights = made.weights.double().numpy().round(DECIMALS)  # (B, L)
             for rows, row_weights in zip(linked.tolist(), weights.tolist(), strict=True):
                 pairs = zip(rows, row_weights, strict=True)
                 found.append({self._ids[row]: weight for row, weight in pairs if row >= 0})
@@ -89,17 +94,15 @@ class Selector:
     @torch.inference_mode()
     def _decide(self, requests: Sequence[Request]) -> list[Ranking]:
         bundle = self.bundle
-        words, linked, scores = self._scored(requests)
-        count = bundle.manifest.reranker.candidates
-        listed = hypotheses(bundle.shortlister, bundle.declarations, scores, words, linked, self._vectors, count)
-        logits = bundle.reranker(listed)  # (B, C + 2)
-        return self._rankings(listed, logits)
+        (words, linked), made = self._made(requests, bundle.manifest.reranker.candidates)
+        listed = hypotheses(bundle.shortlister, bundle.declarations, made, words, linked)
+        return self._rankings(listed, bundle.reranker(listed))
 
-    def _scored(self, requests: Sequence[Request]) -> tuple[Words, torch.Tensor, Scores]:
+    def _made(self, requests: Sequence[Request], count: int) -> tuple[tuple[Words, torch.Tensor], Shortlist]:
         bundle = self.bundle
         linked = torch.from_numpy(bundle.catalogue.linked_rows([request.linked for request in requests]))
         words = self._words.batch(bundle.vocabulary.encode([request.text for request in requests]))
-        return words, linked, bundle.shortlister(words, linked, self._vectors)
+        return (words, linked), self._shortlists.make(words, linked, count)
 
     def _rankings(self, listed: Hypotheses, logits: torch.Tensor) -> list[Ranking]:
         probabilities = torch.softmax(logits.double(), dim=-1).numpy().round(DECIMALS)  # (B, C + 2)
@@ -110,7 +113,7 @@ class Selector:
         columns = [np.take_along_axis(table, order, axis=1).ravel().tolist() for table in tables]
         candidates = [
             Candidate(
-                skill_id=self._ids[row],
+                skill_id=self._ids[row] if row >= 0 else "",
                 score=score,
                 probability=probability,
                 linked=is_linked,
@@ -129,9 +132,7 @@ class Selector:
         ]
 
     def _ranking(self, listed: list[Candidate], none: float, none_rank: int) -> Ranking:
-        candidates = (
-            tuple(candidate for candidate in listed if candidate.skill_id) if self._gaps else tuple(listed)
-        )
+        candidates = tuple(candidate for candidate in listed if candidate.skill_id)
         action, rule = choose(candidates, none, self.bundle.manifest.costs)
         skill = candidates[0].skill_id if action in (Action.LAUNCH, Action.ENABLE) else None
         return Ranking(action, skill, candidates, none, 1.0, rule, none_rank)

@@ -18,10 +18,11 @@ from topics.errors import BadBundle
 from topics.events import Action, Decision, Outcome, OutcomeKind, SkillCounts, SkillStatistics, StatisticsFold
 
 MILLION = 1_000_000
-FEATURES = ("log_lift_chosen", "log_lift_accepted", "log_lift_instead", "acceptance", "linked")
+FEATURES = ("log_lift_chosen", "log_lift_passed", "log_lift_accepted", "log_lift_instead", "acceptance", "linked")
 """Columns of `Statistics.features`; each is 0 where nothing is known of a skill.
 
 log_lift_chosen     ln((chosen + 1) / (mean + 1)), mean over the skills asked for
+log_lift_passed     the same of the times it was linked and not chosen: how often it is linked at all
 log_lift_accepted   the same of accepted and enabled
 log_lift_instead    the same of the times it was taken in place of another
 acceptance          (accepted + enabled + 1) / (outcomes + 2), spread from 0…1 to −1…1
@@ -79,20 +80,27 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         return self
 
     def fold_classifications(
-        self, skill_ids: Sequence[str], chosen: NDArray[np.integer], linked: NDArray[np.integer] | None = None
+        self,
+        skill_ids: Sequence[str],
+        chosen: NDArray[np.integer],
+        linked: NDArray[np.integer] | None = None,
+        passed: NDArray[np.integer] | None = None,
     ) -> "Statistics":
         """Takes in a training epoch's own classifications; returns self.
 
         `chosen` (skills,) counts how often each skill came first, `linked` (skills,) how many of these times
-        it was among the linked ones (default none). Each classification counts as a decision.
+        it was among the linked ones, `passed` (skills,) how often it was linked and another came first (default
+        none). Each classification counts as a decision.
         """
         with_link = np.zeros_like(chosen) if linked is None else linked
+        passed_by = np.zeros_like(chosen) if passed is None else passed
         if np.any(with_link > chosen) or np.any(with_link < 0):
             raise ValueError("linked counts are a part of the chosen ones: between 0 and chosen for each skill")
         self.decisions += int(chosen.sum())
-        for row in np.flatnonzero(chosen).tolist():
+        for row in np.flatnonzero(chosen + passed_by).tolist():
             counts = self._of(skill_ids[row])
             counts.linked.chosen += int(with_link[row])
+            counts.linked.passed += int(passed_by[row])
             counts.unlinked.chosen += int(chosen[row] - with_link[row])
         return self
 
@@ -113,6 +121,7 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         linked = self._column(skill_ids, "chosen", sides=("linked",))
         columns = (
             _log_lift(chosen),
+            _log_lift(self._column(skill_ids, "passed")),
             _log_lift(taken),
             _log_lift(self._instead(skill_ids)),
             _spread(taken, taken + refused),
@@ -169,6 +178,9 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
                 counts.offered += [0] * (place + 1 - len(counts.offered))
             counts.offered[place] += 1
             counts.mass_millionths += round(candidate.probability * MILLION)
+        for skill_id in linked:
+            if skill_id != decision.skill_id:
+                self._of(skill_id).linked.passed += 1
         if decision.skill_id is not None:
             self._side(decision.skill_id, decision.skill_id in linked).chosen += 1
 

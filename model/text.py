@@ -1,7 +1,6 @@
 """Text to word ids: words, character n-grams, and how they are set. No weights here (see `model.encoder`).
 
-A word's vector is its own row plus the mean of its n-grams' rows, so that a word that training never saw
-still has one.
+A word of the vocabulary has a vector of its own; any other is spelled: the mean of its n-grams' vectors.
 """
 
 import re
@@ -9,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from msgspec import Struct
@@ -52,26 +52,29 @@ class Vocabulary:
         return len(self.words)
 
     @classmethod
-    def of(cls, texts: Iterable[str], settings: TextSettings) -> "Vocabulary":
-        """The vocabulary of `texts`, most frequent words first."""
+    def of(cls, texts: Iterable[str], settings: TextSettings, others: Iterable[str] = ()) -> "Vocabulary":
+        """The vocabulary of `texts`, most frequent words first, then `others` that have vectors too."""
         counts = Counter(word for text in texts for word in tokens(text))
         kept = [(word, n) for word, n in counts.most_common(settings.max_vocabulary) if n >= settings.min_count]
+        room = settings.max_vocabulary - len(kept)
+        kept += [(word, 0) for word in islice((word for word in others if word not in counts), room)]
         total = max(1, sum(counts.values()))
         weights = [0.0] + [settings.sif / (settings.sif + n / total) for _, n in kept]
         return cls(["", *(word for word, _ in kept)], np.asarray(weights, dtype=np.float32), settings)
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
-        """Ids of each text's first `max_words` words. A text without a word becomes one padding."""
+    def encode(self, texts: Sequence[str], max_words: int | None = None) -> Encoded:
+        """Ids of each text's first `max_words` words, by default the settings'. A text without a word becomes one
+        padding."""
         unseen: dict[str, int] = {}
-        rows = [self._ids(text, unseen) for text in texts]
+        rows = [self._ids(text, unseen, max_words or self.settings.max_words) for text in texts]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
         words = np.zeros((len(rows), int(lengths.max(initial=1))), dtype=np.int64)
         for at, row in enumerate(rows):
             words[at, : len(row)] = row
         return Encoded(words, lengths, tuple(unseen))
 
-    def _ids(self, text: str, unseen: dict[str, int]) -> list[int]:
-        found = tokens(text)[: self.settings.max_words]
+    def _ids(self, text: str, unseen: dict[str, int], max_words: int) -> list[int]:
+        found = tokens(text)[:max_words]
         known = self._rows
         size = len(known)
         return [known[w] if w in known else size + unseen.setdefault(w, len(unseen)) for w in found] or [PAD]

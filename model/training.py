@@ -1,5 +1,6 @@
-"""Training the shortlister: statistics and attention of each epoch teach the next; stops when held-out rows
-no longer gain. Axes: N examples, B batch, L linked, S skills.
+"""Training the shortlister's text, and with it, where asked, the links; stops when held-out rows no longer gain.
+
+Axes: N examples, B batch, L linked, S skills.
 """
 
 import math
@@ -13,41 +14,49 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from model import attention
 from model.catalogue import Catalogue, card_text
+from model.distillation import Memory, loss
 from model.encoder import WordBatches
 from model.examples import Batch, Examples, batches, random_links
-from model.shortlister import Scores, Shortlister, ShortlisterSettings
+from model.shortlister import Shortlister
 from model.statistics import Statistics
 from model.text import Vocabulary
+from topics.events import SkillCard
 
 Progress = Callable[[int, str], None]
+CARD_WORDS = 128  # of a card's text; what stands later is rarely about what the skill does
 
 
 class TrainingSettings(Struct, frozen=True, kw_only=True):
     """How long and how hard.
 
-    `batch` is the most examples a step; a small corpus gets smaller steps, see `batch_size`. `alpha` and
-    `temperature` are α and T of the EMNLP paper: there α = 0.01 stands beside a sum over all skills' logistic
-    losses, ours beside one softmax, which is smaller, hence a larger α.
+    `batch` is the most examples a step; a small corpus gets smaller steps, see `batch_size`. `word_rate` is for
+    words that start from pretrained vectors, `fresh_word_rate` for those that start from nothing. `prototypes`:
+    a skill's row starts as the mean of its phrases. `jointly`: the links are trained with the text, as published,
+    and not afterwards on texts held out from it; then `random_links`, `alpha` and `temperature` are used here,
+    else those of `model.fitting.FittingSettings` there.
     """
 
     seed: int = 0
-    epochs: int = 8
+    epochs: int = 6
     batch: int = 256
-    rate: float = 3e-3
-    word_rate: float = 2e-3
+    rate: float = 2e-3
+    word_rate: float = 5e-4
+    fresh_word_rate: float = 2e-3
     weight_decay: float = 0.01
     patience: int = 2
-    random_links: float = 0.25
+    label_smoothing: float = 0.05
+    spell: float = 0.05
+    prototypes: bool = True
+    jointly: bool = False
+    random_links: float = 0.5
     alpha: float = 0.1
     temperature: float = 16.0
-    label_smoothing: float = 0.05
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The best epoch's weights are in the model; `statistics` are of its classifications."""
+    """The best epoch's weights are in the model; `statistics` are what that epoch was fed."""
 
     statistics: Statistics
     epochs: int
@@ -56,15 +65,22 @@ class Trained:
 
 def read_cards(model: Shortlister, catalogue: Catalogue, vocabulary: Vocabulary, words: WordBatches) -> None:
     """Puts the unit bag of each card's words into the model, in the words' vectors as they are now."""
-    texts = [card_text(card) for card in catalogue.cards()]
-    rows = [catalogue.row(card.skill_id) for card in catalogue.cards()]
+    cards = catalogue.cards()
+    rows = [catalogue.row(card.skill_id) for card in cards]
     training = model.training
     model.eval()
     with torch.no_grad():
-        for at in range(0, len(texts), 512):
-            batch = words.batch(vocabulary.encode(texts[at : at + 512]))
-            model.cards[rows[at : at + 512]] = model.encoder.bags(batch, model.encoder.word_vectors(batch))
+        for at in range(0, len(cards), 512):
+            model.cards[rows[at : at + 512]] = card_bags(model, vocabulary, words, cards[at : at + 512])
     model.train(training)
+
+
+def card_bags(
+    model: Shortlister, vocabulary: Vocabulary, words: WordBatches, cards: Sequence[SkillCard]
+) -> Tensor:
+    """Unit bags of what cards say, (cards, E)."""
+    batch = words.batch(vocabulary.encode([card_text(card) for card in cards], CARD_WORDS))
+    return model.encoder.bags(batch, model.encoder.word_vectors(batch))
 
 
 def start_from_prototypes(model: Shortlister, examples: Examples, words: WordBatches) -> None:
@@ -86,14 +102,14 @@ def start_from_prototypes(model: Shortlister, examples: Examples, words: WordBat
 class _Optimisers:
     """Two: words' rows are touched by few examples each, so their gradients and moments stay sparse."""
 
-    def __init__(self, model: Shortlister, settings: TrainingSettings, steps: int) -> None:
+    def __init__(self, model: Shortlister, settings: TrainingSettings, word_rate: float, steps: int) -> None:
         sparse = [model.encoder.word.weight, model.encoder.ngram.weight]
         known = {id(parameter) for parameter in sparse}
         dense = [parameter for parameter in model.parameters() if id(parameter) not in known]
         self.dense = dense
         self.all: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(dense, lr=settings.rate, weight_decay=settings.weight_decay),
-            torch.optim.SparseAdam(sparse, lr=settings.word_rate),
+            torch.optim.SparseAdam(sparse, lr=word_rate),
         ]
         schedule = _warm_then_cosine(steps)
         self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, schedule) for optimiser in self.all]
@@ -137,19 +153,20 @@ def train_shortlister(
     examples: Examples,
     held_out: Examples,
     settings: TrainingSettings,
+    word_rate: float,
     progress: Progress,
     outcomes: Statistics,
 ) -> Trained:
-    """Trains in place and ends with the epoch that was best on `held_out` (top-3 with its links).
+    """Trains in place and ends with the epoch that was best on `held_out` (top-3).
 
-    Each epoch sees the shares of the classifications of the epoch before, merged with what `outcomes` says
-    of customers; the first one sees what the model holds already.
+    Jointly with the links, each epoch sees the shares of the classifications of the epoch before, merged with
+    what `outcomes` says of customers; the first one sees what the model holds already.
     """
     generator = np.random.default_rng(settings.seed)
     size = batch_size(len(examples), settings.batch)
     steps_an_epoch = math.ceil(len(examples) / size)
-    optimisers = _Optimisers(model, settings, settings.epochs * steps_an_epoch)
-    memory = _Memory(examples)
+    optimisers = _Optimisers(model, settings, word_rate, settings.epochs * steps_an_epoch)
+    memory = Memory(examples.linked.shape)
     best, best_top3, since = _copy(model), -1.0, 0
     best_statistics = statistics = outcomes
     epoch = 0
@@ -158,22 +175,25 @@ def train_shortlister(
         model.train()
         linked = random_links(examples, settings.random_links, generator)
         memory.start(linked)
-        for step, batch in enumerate(batches(examples, words, size, linked, generator)):
-            scores = model(batch.words, batch.linked)
-            optimisers.step(loss(scores, batch, model.settings, settings, memory.before(batch), epoch))
-            memory.keep(batch, scores)
+        for step, batch in enumerate(batches(examples, words, size, linked, generator, settings.spell)):
+            found = (
+                _joint_loss(model, batch, memory, settings, epoch)
+                if settings.jointly
+                else _loss(model, batch, settings)
+            )
+            optimisers.step(found)
             progress(
                 epoch * steps_an_epoch + step + 1, f"epoch {epoch + 1}, held-out top-3 {max(0.0, best_top3):.3f}"
             )
-        top3 = float(top_k(model, words, held_out, 3).mean())
+        top3 = float(top_k(model, words, held_out, 3, settings.jointly).mean())
         if top3 > best_top3:
             best, best_top3, since, best_statistics = _copy(model), top3, 0, statistics
         else:
             since += 1
             if since > settings.patience:
                 break
-        statistics = outcomes.merge(memory.statistics(catalogue))
-        if model.settings.distilled:
+        if settings.jointly and model.settings.shares:
+            statistics = outcomes.merge(memory.statistics(catalogue))
             feed(model, catalogue, statistics)
     model.load_state_dict(best)
     model.eval()
@@ -186,60 +206,30 @@ def feed(model: Shortlister, catalogue: Catalogue, statistics: Statistics) -> No
     model.statistics.copy_(features)
 
 
-def loss(
-    scores: Scores,
-    batch: Batch,
-    model: ShortlisterSettings,
-    settings: TrainingSettings,
-    before: Tensor,
-    epoch: int,
+def _loss(model: Shortlister, batch: Batch, settings: TrainingSettings) -> Tensor:
+    """L_m of the text alone: cross entropy over all skills and `none`."""
+    scores = model.text_scores(model.read(batch.words).text, model.skill_vectors())  # (B, S + 1)
+    return F.cross_entropy(scores.float(), batch.targets, label_smoothing=settings.label_smoothing)
+
+
+def _joint_loss(
+    model: Shortlister, batch: Batch, memory: Memory, settings: TrainingSettings, epoch: int
 ) -> Tensor:
-    """L = L_m + α [(1 − β_t) L_a + β_t L_d]; L_m is the cross entropy over all skills and `none`."""
-    found = F.cross_entropy(scores.logits.float(), batch.targets, label_smoothing=settings.label_smoothing)
-    if model.attention == "none" or not (model.supervised or model.distilled):
-        return found
-    mask = batch.linked >= 0
-    zero = scores.energies.new_zeros(())
-    supervised = distilled = zero
-    if model.supervised:
-        intended = batch.linked == batch.targets[:, None]  # (B, L)
-        supervised = attention.supervised_loss(scores.energies, mask, intended)
-    if model.distilled and epoch:
-        distilled = attention.distilled_loss(scores.energies, before, mask, settings.temperature)
-    return found + attention.attention_loss(supervised, distilled, settings.alpha, epoch)
-
-
-class _Memory:
-    """What one epoch leaves for the next: attention energies by linked skill, and counts of classifications."""
-
-    def __init__(self, examples: Examples) -> None:
-        shape = examples.linked.shape
-        self._links = np.full(shape, -1, dtype=np.int64)
-        self._energies = np.zeros(shape, dtype=np.float32)
-        self._links_before, self._energies_before = self._links.copy(), self._energies.copy()
-        self._chosen = np.zeros(len(examples), dtype=np.int64)
-
-    def start(self, linked: NDArray[np.int64]) -> None:
-        self._links_before, self._energies_before = self._links, self._energies
-        self._links, self._energies = linked, np.zeros(linked.shape, dtype=np.float32)
-
-    def keep(self, batch: Batch, scores: Scores) -> None:
-        self._energies[batch.rows] = scores.energies.detach().numpy()
-        self._chosen[batch.rows] = scores.logits.detach().argmax(dim=-1).numpy()
-
-    def before(self, batch: Batch) -> Tensor:
-        """The epoch before's energies (B, L). A link that this row did not have then teaches nothing: its own
-        energy of now would be the target, so 0 stands for σ = ½, the least that can be said."""
-        same = self._links_before[batch.rows] == batch.linked.numpy()
-        return torch.from_numpy(np.where(same, self._energies_before[batch.rows], 0.0))
-
-    def statistics(self, catalogue: Catalogue) -> Statistics:
-        """The shares of the epoch's classifications, linked or not."""
-        linked = (self._links == self._chosen[:, None]).any(axis=1)  # (N,)
-        rows = len(catalogue)
-        chosen = np.bincount(self._chosen, minlength=rows + 1)[:rows]  # the last is `none`, no skill
-        with_link = np.bincount(self._chosen[linked], minlength=rows + 1)[:rows]
-        return Statistics().fold_classifications(catalogue.ids(), chosen, with_link)
+    """L = L_m + α [(1 − β_t) L_a + β_t L_d], as published."""
+    scores, found = model(batch.words, batch.linked)  # (B, S + 1)
+    before = memory.before(batch.rows)
+    memory.keep(batch.rows, found.energies, scores.detach().argmax(dim=-1))
+    main = F.cross_entropy(scores.float(), batch.targets, label_smoothing=settings.label_smoothing)
+    return main + loss(
+        model.settings,
+        settings.alpha,
+        settings.temperature,
+        batch.linked,
+        batch.targets,
+        found.energies,
+        before,
+        epoch,
+    )
 
 
 def _copy(model: Shortlister) -> dict[str, Tensor]:
@@ -247,15 +237,17 @@ def _copy(model: Shortlister) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def top_k(
-    model: Shortlister, words: WordBatches, examples: Examples, k: int, linked: NDArray[np.int64] | None = None
-) -> NDArray[np.bool_]:
-    """Whether the intended skill is among the first k, (N,). `none` counts as a choice of its own."""
+def top_k(model: Shortlister, words: WordBatches, examples: Examples, k: int, links: bool) -> NDArray[np.bool_]:
+    """Whether the intended skill is among the first k, with its links or by the text alone, (N,). `none` counts
+    as a choice of its own."""
     model.eval()
     found = np.zeros(len(examples), dtype=np.bool_)
     vectors = model.skill_vectors()
-    for batch in batches(examples, words, 512, linked):
-        scores = model(batch.words, batch.linked, vectors).logits
+    for batch in batches(examples, words, 512):
+        if links:
+            scores, _ = model(batch.words, batch.linked)
+        else:
+            scores = model.text_scores(model.read(batch.words).text, vectors)
         own = scores.gather(1, batch.targets[:, None])
         found[batch.rows] = ((scores > own).sum(dim=1) < k).numpy()
     return found

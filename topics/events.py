@@ -199,9 +199,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class SkillCounts(Struct, kw_only=True, omit_defaults=True):
-    """Whole counts of one skill, on one side of the link. `offered[k]`: times at place k of the list."""
+    """Whole counts of one skill, on one side of the link. `offered[k]`: times at place k of the list; `passed`:
+    decisions that found it linked and did not choose it, always 0 on the unlinked side."""
 
     chosen: Count = 0
+    passed: Count = 0
     offered: list[Count] = []
     accepted: Count = 0
     rejected: Count = 0
