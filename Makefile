@@ -39,7 +39,7 @@ docs: $(INSTALLED)  ## write docs/reference/ anew from the code
 	$(BIN)/python -m docs.generate
 
 constraints: $(INSTALLED)  ## upgrade all and write constraints.txt anew
-	$(PIP) install --upgrade --upgrade-strategy eager -e '.[dev]'
+	$(PIP) install --upgrade --upgrade-strategy eager -e '.[dev,pretrained]'
 	sed -n '/^#/p' constraints.txt > .venv/constraints.txt
 	$(PIP) freeze --all --exclude-editable | grep -vE '^(pip=|nvidia-|cuda-)' >> .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
@@ -53,7 +53,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "namefree needs Python 3.11 or newer, and none of '$(CANDIDATES)' is: install one, or name it with PYTHON=" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "namefree needs Python 3.11 or newer, and $(PYTHON) is not: name another with PYTHON=" >&2; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv || { echo "the virtual environment could not be made: where Python comes in parts, install its venv part (Debian: python3-venv)" >&2; exit 1; }
-	@cat pyproject.toml constraints.txt | cmp -s - $@ || $(PIP) install -e '.[dev]' -c constraints.txt
+	@cat pyproject.toml constraints.txt | cmp -s - $@ || $(PIP) install -e '.[dev,pretrained]' -c constraints.txt
 	@cat pyproject.toml constraints.txt > $@
 
 # A cluster that is there already needs no jars.
