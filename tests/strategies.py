@@ -81,6 +81,7 @@ outcomes = st.builds(
 skill_counts = st.builds(
     events.SkillCounts,
     chosen=counts,
+    passed=counts,
     offered=st.lists(counts, max_size=3),
     accepted=counts,
     rejected=counts,

@@ -11,6 +11,7 @@ import torch
 from model.bundle import Bundle, write_bundle
 from model.data import Row, read_rows, read_skills, split_path
 from model.fitting import FittingSettings
+from model.linking import LinkSettings
 from model.pipeline import Recipe, train
 from model.reranker import RerankerSettings
 from model.sample import SAMPLE_DIR
@@ -25,7 +26,9 @@ SMALL = Recipe(
     shortlister=ShortlisterSettings(word_width=32, state_width=16, width=48),
     reranker=RerankerSettings(candidates=6, width=16, heads=2, layers=1),
     training=TrainingSettings(epochs=4, batch=64),
-    fitting=FittingSettings(link_epochs=3, rerank_epochs=6),
+    links=LinkSettings(epochs=3),
+    fitting=FittingSettings(rerank_epochs=6),
+    pretrained=False,
 )
 
 

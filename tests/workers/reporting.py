@@ -7,6 +7,7 @@ from model.bundle import Bundle, read_bundle, write_bundle
 from model.data import Row, read_rows, read_skills, split_path
 from model.evaluation import evaluate
 from model.fitting import FittingSettings
+from model.linking import LinkSettings
 from model.pipeline import Recipe, train
 from model.reranker import RerankerSettings
 from model.sample import SAMPLE_DIR
@@ -27,7 +28,9 @@ RECIPE = Recipe(
     shortlister=ShortlisterSettings(word_width=32, state_width=16, width=48),
     reranker=RerankerSettings(candidates=6, width=16, heads=2, layers=1),
     training=TrainingSettings(epochs=2, batch=64),
-    fitting=FittingSettings(link_epochs=2, rerank_epochs=4),
+    links=LinkSettings(epochs=2),
+    fitting=FittingSettings(rerank_epochs=4),
+    pretrained=False,
 )
 HOSTILE = "<b>&</b><script src='http://evil.example/x.js'></script>\"$x^2$"
 
