@@ -78,10 +78,11 @@ def log_odds(own: Tensor, linked: Tensor, pool_rows: Tensor, pool: Tensor, none:
     own, linked (B, L): scores and rows of the linked skills; pool, pool_rows (B, P): the best skills by the text;
     none (B, 1).
     """
-    highest = torch.maximum(pool.amax(1, keepdim=True), none)  # (B, 1)
-    total = (pool - highest).exp().sum(1, keepdim=True) + (none - highest).exp()  # (B, 1)
-    inside = (linked[:, :, None] == pool_rows[:, None, :]).any(-1)  # (B, L)
-    others = total - (own - highest).exp() * inside  # (B, L)
+    every = torch.cat([pool, none], dim=1)  # (B, P + 1)
+    highest = every.amax(1, keepdim=True)  # (B, 1)
+    other = F.pad(linked[:, :, None] != pool_rows[:, None, :], (0, 1), value=True)  # (B, L, P + 1)
+    # summed without i, not i taken from the sum: where i is far ahead, little but rounding would be left
+    others = torch.einsum("bp,blp->bl", (every - highest).exp(), other.to(own.dtype))  # (B, L)
     return own - highest - others.clamp(min=LEAST_OTHERS).log()
 
 
