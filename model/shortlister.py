@@ -147,7 +147,8 @@ class Shortlister(nn.Module):
 
         `cosines` (B, L) of the requests and the linked skills, handed in where they are known.
         """
-        mask, rows = linked >= 0, linked.clamp(min=0)  # (B, L)
+        rows = linked.clamp(min=0)  # (B, L)
+        mask = (linked >= 0) & self.present[rows]  # a link to a removed skill says nothing
         if cosines is None:
             cosines = linked_cosines(text, linked, vectors)
         scores = self.scale.exp() * cosines + self.priors()[rows]  # (B, L)
