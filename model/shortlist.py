@@ -38,7 +38,7 @@ class Shortlists:
 
     def __init__(self, model: Shortlister, index: Index | None = None) -> None:
         self.model = model
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode, whose tensors could not change when a skill joins or leaves
             self.vectors = model.skill_vectors()  # (S + 1, D)
             self.index = index or Index(model.keys(self.vectors))
 
