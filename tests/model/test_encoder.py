@@ -91,6 +91,6 @@ def test_a_text_that_loses_all_its_words_in_training_teaches_nothing_infinite(re
     network = encoder(reading, dropout=0.9).train()
     u, bag = network(read(*["weather"] * 50))
     assert 5 < (bag.abs().sum(1) == 0).sum() < 45, "some lose their only word and some keep it"
-    u.square().sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    u.square().sum().backward()
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     assert all(torch.isfinite(grad.coalesce().values() if grad.is_sparse else grad).all() for grad in gradients)
