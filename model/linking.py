@@ -52,8 +52,19 @@ class _Pools:
     cosines: Tensor  # (N, P)
     none: Tensor  # (N, 1) cosine with `none`
 
-    def take(self, rows: Tensor) -> "_Pools":
+    def take(self, rows: Tensor | slice) -> "_Pools":
         return _Pools(self.text[rows], self.rows[rows], self.cosines[rows], self.none[rows])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The rows of a corpus as the text model reads them. T taught rows, in which it classifies."""
+
+    linked: Tensor  # (T, L)
+    pools: _Pools  # of the taught rows
+    cosines: Tensor  # (T, L) of the taught rows and their linked skills
+    held_out: Examples
+    held_out_pools: _Pools
 
 
 @dataclass(frozen=True)
@@ -65,83 +76,70 @@ class _Scored:
     energies: Tensor  # (B, L)
 
 
-def fit_links(
-    model: Shortlister,
-    catalogue: Catalogue,
-    words: WordBatches,
-    taught: Examples,
-    held_out: Examples,
-    settings: LinkSettings,
-    outcomes: Statistics,
-) -> Statistics:
-    """Fits, in place, what a link is worth, the statistics' weights and the scores' scale on `held_out` rows.
+def seen_by(
+    model: Shortlister, words: WordBatches, taught: Examples, held_out: Examples, settings: LinkSettings
+) -> Seen:
+    """The rows as `model` reads them; its links have no part in it, so that systems over one text share it."""
+    vectors = _vectors(model)
+    chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(taught))[:MOST_CLASSIFIED])
+    taught = taught.take(chosen)
+    pools = _pools(model, vectors, words, taught)
+    linked = torch.from_numpy(taught.linked)
+    cosines = _in_parts(lambda part: linked_cosines(pools.text[part], linked[part], vectors), len(linked))
+    return Seen(linked, pools, cosines, held_out, _pools(model, vectors, words, held_out))
 
-    With `shares`, each epoch is fed the shares of the model's own classifications of the `taught` rows in the
+
+def fit_links(
+    model: Shortlister, catalogue: Catalogue, seen: Seen, settings: LinkSettings, outcomes: Statistics
+) -> list[Statistics]:
+    """Fits, in place, what a link is worth, the statistics' weights and the scores' scale on held-out rows.
+
+    With `shares`, each epoch is fed the shares of the model's own classifications of the taught rows in the
     epoch before, merged with what `outcomes` says of customers; at last come those of the finished model.
-    Returns the statistics that the model is left with.
+    Returns the statistics in their order, of which the last are those that the model is left with.
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    vectors = model.skill_vectors()
-    chosen = np.random.default_rng(settings.seed).permutation(len(taught))[:MOST_CLASSIFIED]
-    seen = _Classifier(model, catalogue, vectors, words, taught.take(np.sort(chosen)), outcomes)
-    statistics = seen.feed()
-    if held_out.has_links.any() and model.settings.attention != "none":
-        _fit(model, vectors, words, held_out, settings, seen)
-        statistics = seen.feed()
+    classifier = _Classifier(model, catalogue, seen, outcomes)
+    history = [classifier.feed()]
+    if seen.held_out.has_links.any() and model.settings.attention != "none":
+        history += _fit(model, seen, settings, classifier)
+        history.append(classifier.feed())
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    return statistics
+    return history
 
 
 class _Classifier:
     """The model's own classifications of the rows that it was taught."""
 
-    def __init__(
-        self,
-        model: Shortlister,
-        catalogue: Catalogue,
-        vectors: Tensor,
-        words: WordBatches,
-        examples: Examples,
-        outcomes: Statistics,
-    ) -> None:
-        self._model, self._catalogue, self._vectors, self._outcomes = model, catalogue, vectors, outcomes
-        self._pools = _pools(model, vectors, words, examples)
-        self._linked = examples.linked
-        links = torch.from_numpy(examples.linked)
-        self._cosines = _in_parts(
-            lambda part: linked_cosines(self._pools.text[part], links[part], vectors), len(links)
-        )
+    def __init__(self, model: Shortlister, catalogue: Catalogue, seen: Seen, outcomes: Statistics) -> None:
+        self._model, self._catalogue, self._seen, self._outcomes = model, catalogue, seen, outcomes
+        self._vectors = _vectors(model)
 
     @torch.no_grad()
     def feed(self) -> Statistics:
         """Statistics of what the model says now and of what customers did; the model sees them from now on."""
-        links = torch.from_numpy(self._linked)
-        chosen = _in_parts(lambda part: self._first(part, links[part]), len(links))
-        own = classifications(self._catalogue, chosen.numpy(), self._linked)
+        chosen = _in_parts(self._first, len(self._seen.linked))
+        own = classifications(self._catalogue, chosen.numpy(), self._seen.linked.numpy())
         statistics = self._outcomes.merge(own)
         if self._model.settings.shares:
             feed(self._model, self._catalogue, statistics)
         return statistics
 
-    def _first(self, part: slice, linked: Tensor) -> Tensor:
-        pools = self._pools.take(torch.arange(part.start, part.stop))
-        found = _scored(self._model, self._vectors, pools, linked, self._cosines[part])
+    def _first(self, part: slice) -> Tensor:
+        seen = self._seen
+        pools = seen.pools.take(part)
+        found = _scored(self._model, self._vectors, pools, seen.linked[part], seen.cosines[part])
         return found.rows.gather(1, found.scores.argmax(1, keepdim=True)).squeeze(1)
 
 
-def _fit(
-    model: Shortlister,
-    vectors: Tensor,
-    words: WordBatches,
-    examples: Examples,
-    settings: LinkSettings,
-    seen: _Classifier,
-) -> None:
+def _fit(model: Shortlister, seen: Seen, settings: LinkSettings, classifier: _Classifier) -> list[Statistics]:
+    """Fits in place; returns what the classifier said after each epoch."""
+    examples, pools, vectors = seen.held_out, seen.held_out_pools, _vectors(model)
+    history = []
     torch.manual_seed(settings.seed)
     generator = np.random.default_rng(settings.seed)
-    pools = _pools(model, vectors, words, examples)
     targets = torch.from_numpy(examples.targets)
     optimiser, schedule = _optimiser(model, settings, -(-len(examples) // settings.batch))
     memory = Memory(examples.linked.shape)
@@ -163,7 +161,8 @@ def _fit(
             optimiser.step()
             schedule.step()
         if model.settings.shares:
-            seen.feed()
+            history.append(classifier.feed())
+    return history
 
 
 def _optimiser(
@@ -208,6 +207,11 @@ def _scored(
     scores = torch.cat([pool.masked_fill(among, NEVER), own, none], dim=1)
     last = torch.full_like(none, len(vectors) - 1, dtype=torch.long)
     return _Scored(scores, torch.cat([rows, linked, last], dim=1), found.energies)
+
+
+@torch.no_grad()
+def _vectors(model: Shortlister) -> Tensor:
+    return model.skill_vectors()
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""From a corpus to a bundle: one function, its steps numbered."""
+"""From a corpus to a bundle: one function, its steps numbered, and each step as a function of its own."""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +14,9 @@ from model.data import Row
 from model.encoder import WordBatches
 from model.examples import Examples, card_rows, encode_rows
 from model.fitting import FittingSettings, fit_reranker, given_and_random, shortlists
-from model.linking import LinkSettings, fit_links
+from model.linking import LinkSettings, fit_links, seen_by
 from model.pretrained import common_words, is_installed, spell, word_vectors
-from model.reranker import Declarations, RerankerSettings
+from model.reranker import Declarations, Reranker, RerankerSettings
 from model.shortlist import Shortlists
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
@@ -63,53 +64,91 @@ def train(
     merged with the training's own. `progress(step, note)` is called after each step of `steps(...)`.
     Raises BadData where there is nothing to learn from.
     """
-    if not rows or not cards:
-        raise BadData(f"nothing to train on: {len(rows)} rows and {len(cards)} skills")
     # 1. read: the catalogue, the words, the rows as arrays
-    catalogue = Catalogue(cards)
-    pretrained = recipe.pretrained and is_installed()
-    texts = texts_of([row.text for row in rows], catalogue)
-    vocabulary = Vocabulary.of(texts, recipe.text, common_words() if pretrained else ())
-    words = WordBatches(vocabulary)
-    kept, aside, own = _parts(rows, cards, catalogue, vocabulary, recipe)
-    # 2. start: words' vectors and prototypes, or the parent's weights
-    model = _fresh(recipe, vocabulary, catalogue)
-    if pretrained:
-        start_from_vectors(model, vocabulary)
-    read_cards(model, catalogue, vocabulary, words)
-    if recipe.training.prototypes:
-        start_from_prototypes(model, own, words)
-    if parent is not None:
-        inherit(model, vocabulary, catalogue, parent)
+    corpus = prepare(cards, rows, recipe)
     outcomes = statistics or Statistics()
-    if recipe.shortlister.shares:
-        feed(model, catalogue, outcomes)
-    # 3. the shortlister, on rows and on what cards say of themselves
-    rate = recipe.training.word_rate if pretrained else recipe.training.fresh_word_rate
-    done = train_shortlister(
-        model, catalogue, vocabulary, words, own, aside, recipe.training, rate, progress, outcomes
-    )
-    # 4. what links are worth, and the reranker, on texts that the shortlister never met
+    # 2. the shortlister's text, on rows and on what cards say of themselves
+    model, done = train_text(corpus, recipe, progress, outcomes, parent)
+    # 3. what links are worth, on texts that the shortlister never met
     known = done.statistics
     if not recipe.training.jointly:
-        known = fit_links(model, catalogue, words, kept, aside, recipe.links, outcomes)
-    declarations = Declarations.sized(catalogue, recipe.shortlister.word_width)
-    declarations.read(catalogue, model.encoder, words)
-    making = Shortlists(model)
-    lists, right = shortlists(
-        making, declarations, words, aside, given_and_random(aside, recipe.fitting), recipe.reranker.candidates
-    )
-    reranker = fit_reranker(lists, right, recipe.reranker, recipe.fitting)
+        known = train_links(corpus, model, recipe, outcomes)
+    # 4. the reranker, on the same
+    declarations, reranker = train_reranker(corpus, model, recipe)
     # 5. the bundle
     return Bundle(
         manifest=_manifest(rows, recipe, done, parent, outcomes),
-        catalogue=catalogue,
-        vocabulary=vocabulary,
+        catalogue=corpus.catalogue,
+        vocabulary=corpus.vocabulary,
         shortlister=model,
         declarations=declarations,
         reranker=reranker,
         statistics=known,
     )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Cards and rows as arrays; equal ones and equal recipes give equal arrays."""
+
+    catalogue: Catalogue
+    vocabulary: Vocabulary
+    words: WordBatches
+    kept: Examples  # rows to learn from
+    aside: Examples  # rows whose texts are held out from the shortlister
+    own: Examples  # `kept`, and what the cards say
+    pretrained: bool  # words start from static vectors
+
+
+def prepare(cards: Sequence[SkillCard], rows: Sequence[Row], recipe: Recipe) -> Corpus:
+    """Reads cards and rows. Raises BadData where there is nothing to learn from."""
+    if not rows or not cards:
+        raise BadData(f"nothing to train on: {len(rows)} rows and {len(cards)} skills")
+    catalogue = Catalogue(cards)
+    pretrained = recipe.pretrained and is_installed()
+    texts = texts_of([row.text for row in rows], catalogue)
+    vocabulary = Vocabulary.of(texts, recipe.text, common_words() if pretrained else ())
+    kept, aside, own = _parts(rows, cards, catalogue, vocabulary, recipe)
+    return Corpus(catalogue, vocabulary, WordBatches(vocabulary), kept, aside, own, pretrained)
+
+
+def train_text(
+    corpus: Corpus, recipe: Recipe, progress: Progress, outcomes: Statistics, parent: Bundle | None = None
+) -> tuple[Shortlister, Trained]:
+    """A shortlister that reads; where the recipe trains jointly, one that weighs links too."""
+    catalogue, vocabulary, words = corpus.catalogue, corpus.vocabulary, corpus.words
+    model = fresh(corpus, recipe)
+    if corpus.pretrained:
+        start_from_vectors(model, vocabulary)
+    read_cards(model, catalogue, vocabulary, words)
+    if recipe.training.prototypes:
+        start_from_prototypes(model, corpus.own, words)
+    if parent is not None:
+        inherit(model, vocabulary, catalogue, parent)
+    if recipe.shortlister.shares:
+        feed(model, catalogue, outcomes)
+    rate = recipe.training.word_rate if corpus.pretrained else recipe.training.fresh_word_rate
+    done = train_shortlister(
+        model, catalogue, vocabulary, words, corpus.own, corpus.aside, recipe.training, rate, progress, outcomes
+    )
+    return model, done
+
+
+def train_links(corpus: Corpus, model: Shortlister, recipe: Recipe, outcomes: Statistics) -> Statistics:
+    """Fits in place what links are worth; returns the statistics that the model is left with."""
+    seen = seen_by(model, corpus.words, corpus.kept, corpus.aside, recipe.links)
+    return fit_links(model, corpus.catalogue, seen, recipe.links, outcomes)[-1]
+
+
+def train_reranker(corpus: Corpus, model: Shortlister, recipe: Recipe) -> tuple[Declarations, Reranker]:
+    """What the cards declare, and a reranker fitted on the shortlists of the held-out rows."""
+    declarations = Declarations.sized(corpus.catalogue, recipe.shortlister.word_width)
+    declarations.read(corpus.catalogue, model.encoder, corpus.words)
+    linked = given_and_random(corpus.aside, recipe.fitting)
+    lists, right = shortlists(
+        Shortlists(model), declarations, corpus.words, corpus.aside, linked, recipe.reranker.candidates
+    )
+    return declarations, fit_reranker(lists, right, recipe.reranker, recipe.fitting)
 
 
 def _manifest(
@@ -158,9 +197,10 @@ def is_held_out(text: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") < share * 2**32
 
 
-def _fresh(recipe: Recipe, vocabulary: Vocabulary, catalogue: Catalogue) -> Shortlister:
+def fresh(corpus: Corpus, recipe: Recipe) -> Shortlister:
+    """A shortlister that has learned nothing yet; equal seeds give equal weights."""
     torch.manual_seed(recipe.training.seed)
-    return Shortlister(recipe.shortlister, len(vocabulary), recipe.text.ngram_rows, len(catalogue))
+    return Shortlister(recipe.shortlister, len(corpus.vocabulary), recipe.text.ngram_rows, len(corpus.catalogue))
 
 
 def start_from_vectors(model: Shortlister, vocabulary: Vocabulary) -> None:

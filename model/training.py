@@ -56,9 +56,11 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Trained:
-    """The best epoch's weights are in the model; `statistics` are what that epoch was fed."""
+    """The best epoch's weights are in the model; `statistics` are what that epoch was fed, `history` what all
+    were."""
 
     statistics: Statistics
+    history: tuple[Statistics, ...]
     epochs: int
     top3: float
 
@@ -169,6 +171,7 @@ def train_shortlister(
     memory = Memory(examples.linked.shape)
     best, best_top3, since = _copy(model), -1.0, 0
     best_statistics = statistics = outcomes
+    history = [outcomes]
     epoch = 0
     for epoch in range(settings.epochs):
         read_cards(model, catalogue, vocabulary, words)
@@ -195,9 +198,10 @@ def train_shortlister(
         if settings.jointly and model.settings.shares:
             statistics = outcomes.merge(memory.statistics(catalogue))
             feed(model, catalogue, statistics)
+            history.append(statistics)
     model.load_state_dict(best)
     model.eval()
-    return Trained(best_statistics, epoch + 1, best_top3)
+    return Trained(best_statistics, tuple(history), epoch + 1, best_top3)
 
 
 def feed(model: Shortlister, catalogue: Catalogue, statistics: Statistics) -> None:
