@@ -56,6 +56,7 @@ def classifications(catalogue: Catalogue, chosen: NDArray[np.int64], linked: NDA
         np.bincount(chosen, minlength=size + 1)[:size],
         np.bincount(chosen[with_link], minlength=size)[:size],
         np.bincount(passed, minlength=size)[:size],
+        int(np.count_nonzero(chosen >= size)),
     )
 
 

@@ -85,18 +85,20 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         chosen: NDArray[np.integer],
         linked: NDArray[np.integer] | None = None,
         passed: NDArray[np.integer] | None = None,
+        none: int = 0,
     ) -> "Statistics":
         """Takes in a training epoch's own classifications; returns self.
 
         `chosen` (skills,) counts how often each skill came first, `linked` (skills,) how many of these times
-        it was among the linked ones, `passed` (skills,) how often it was linked and another came first (default
-        none). Each classification counts as a decision.
+        it was among the linked ones, `passed` (skills,) how often it was linked and did not come first (default
+        never), `none` how often no skill came first. Each classification counts as a decision.
         """
         with_link = np.zeros_like(chosen) if linked is None else linked
         passed_by = np.zeros_like(chosen) if passed is None else passed
         if np.any(with_link > chosen) or np.any(with_link < 0):
             raise ValueError("linked counts are a part of the chosen ones: between 0 and chosen for each skill")
-        self.decisions += int(chosen.sum())
+        self.decisions += int(chosen.sum()) + none
+        self.none_chosen += none
         for row in np.flatnonzero(chosen + passed_by).tolist():
             counts = self._of(skill_ids[row])
             counts.linked.chosen += int(with_link[row])
