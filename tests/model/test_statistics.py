@@ -52,8 +52,10 @@ def folded(events: list[tuple[Decision, Outcome | None]]) -> Statistics:
 
 @st.composite
 def statistics(draw: st.DrawFn) -> Statistics:
-    chosen = np.array(draw(st.lists(st.integers(0, 5), min_size=3, max_size=3)))
-    return folded(draw(st.lists(joined(), max_size=4))).fold_classifications(SKILLS, chosen, chosen // 2)
+    counts = st.lists(st.integers(0, 5), min_size=3, max_size=3).map(np.array)
+    chosen, passed, none = draw(counts), draw(counts), draw(st.integers(0, 3))
+    whole = folded(draw(st.lists(joined(), max_size=4)))
+    return whole.fold_classifications(SKILLS, chosen, chosen // 2, passed, none)
 
 
 def test_nothing_is_the_identity_of_nothing() -> None:
@@ -92,6 +94,29 @@ def test_a_merge_leaves_its_parts_alone(a: Statistics, b: Statistics) -> None:
     assert (a.to_json(), b.to_json()) == before
 
 
+@given(st.lists(decisions(), max_size=6))
+def test_each_link_that_a_decision_knows_was_chosen_or_passed(made: list[Decision]) -> None:
+    found = folded([(one, None) for one in made])
+    told = sum(both.linked.chosen + both.linked.passed for both in found.skills.values())
+    assert told == sum(len(linked_skills(one)) for one in made)
+    assert not any(both.unlinked.passed for both in found.skills.values())
+
+
+@given(st.lists(decisions(), max_size=6))
+def test_classifications_are_folded_as_the_decisions_that_they_stand_for(made: list[Decision]) -> None:
+    """Whoever chose what, with whatever linked: one by one or as three columns of counts."""
+    bare = [decision(one.skill_id, linked=one.linked) for one in made]
+    chosen, linked, passed = (np.zeros(3, dtype=np.int64) for _ in range(3))
+    for one in bare:
+        for row, skill_id in enumerate(SKILLS):
+            chosen[row] += one.skill_id == skill_id
+            linked[row] += one.skill_id == skill_id and skill_id in one.linked
+            passed[row] += one.skill_id != skill_id and skill_id in one.linked
+    none = sum(one.skill_id is None for one in bare)
+    together = Statistics().fold_classifications(SKILLS, chosen, linked, passed, none)
+    assert together == folded([(one, None) for one in bare])
+
+
 @given(statistics())
 def test_counts_survive_the_bundle_and_the_topic(a: Statistics) -> None:
     assert Statistics.from_json(a.to_json()) == a
@@ -120,6 +145,21 @@ def test_a_decision_counts_its_choice_and_each_place_on_its_side_of_the_link() -
     assert (acme.linked.chosen, acme.linked.offered, acme.linked.mass_millionths) == (1, [1], 750_000)
     assert (bolt.unlinked.chosen, bolt.unlinked.offered, bolt.unlinked.mass_millionths) == (0, [0, 1], 250_000)
     assert acme.unlinked.chosen == 0
+
+
+def test_a_link_is_passed_by_the_choice_of_another_skill_or_of_none() -> None:
+    links = ("rides:acme", "rides:bolt")
+    found = Statistics().fold(decision("rides:acme", linked=links)).fold(decision(None, linked=links))
+    found.fold(decision("cats:facts", linked=("rides:bolt",)))
+    told = {skill_id: (both.linked.chosen, both.linked.passed) for skill_id, both in found.skills.items()}
+    assert told == {"rides:acme": (1, 1), "rides:bolt": (0, 3), "cats:facts": (0, 0)}
+    assert found.none_chosen == 1
+
+
+def test_an_outcome_passes_nobody_a_second_time() -> None:
+    made = decision("rides:acme", linked=("rides:bolt",))
+    found = Statistics().fold(made).fold(made, outcome(OutcomeKind.REJECTED))
+    assert found.skills["rides:bolt"].linked.passed == 1
 
 
 @pytest.mark.parametrize("kind", ["rejected", "abandoned", "corrected"])
@@ -165,13 +205,28 @@ def test_nothing_known_reads_as_zeros() -> None:
 
 
 def test_features_follow_their_formulas() -> None:
-    found = Statistics().fold_classifications(SKILLS, np.array([5, 1, 0]), np.array([4, 0, 0]))
+    found = Statistics().fold_classifications(
+        SKILLS, np.array([5, 1, 0]), np.array([4, 0, 0]), np.array([0, 2, 4]), none=3
+    )
     found.fold(decision(), outcome(OutcomeKind.ACCEPTED))
     found.fold(decision(), outcome(OutcomeKind.CORRECTED, "rides:bolt"))
-    acme, bolt, facts = found.features(SKILLS).tolist()
+    told = dict(zip(FEATURES, found.features(SKILLS).T, strict=True))  # each (skills,)
     third = np.log(4 / 3)  # the mean of one event over three skills, plus one
-    assert acme == pytest.approx([np.log(6 / 3), np.log(2) - third, -third, 0, 2 * 5 / 7 - 1], abs=1e-6)
-    assert bolt == pytest.approx([np.log(2 / 3), -third, np.log(2) - third, 0, 2 / 3 - 1], abs=1e-6)
-    assert facts == pytest.approx([np.log(1 / 3), -third, -third, 0, 0], abs=1e-6)
+    assert told["log_lift_chosen"] == pytest.approx(np.log([6 / 3, 2 / 3, 1 / 3]), abs=1e-6)
+    assert told["log_lift_passed"] == pytest.approx(np.log([1 / 3, 3 / 3, 5 / 3]), abs=1e-6)
+    assert told["log_lift_accepted"] == pytest.approx([np.log(2) - third, -third, -third], abs=1e-6)
+    assert told["log_lift_instead"] == pytest.approx([-third, np.log(2) - third, -third], abs=1e-6)
+    assert told["acceptance"] == pytest.approx([0, 0, 0], abs=1e-6)
+    assert told["linked"] == pytest.approx([2 * 5 / 7 - 1, 2 / 3 - 1, 0], abs=1e-6)
     assert found.features(SKILLS).dtype == np.float32
     assert found.share_chosen(SKILLS) == pytest.approx([5 / 6, 1 / 6, 0])
+
+
+def test_a_skill_that_is_linked_often_is_told_from_one_that_is_chosen_often() -> None:
+    """What a link is worth depends on it: who is linked by everybody is rarely meant for that."""
+    found = Statistics().fold_classifications(
+        SKILLS, np.array([5, 5, 0]), np.array([5, 5, 0]), np.array([0, 95, 0])
+    )
+    acme, bolt, _ = found.features(SKILLS)
+    assert acme[FEATURES.index("log_lift_chosen")] == bolt[FEATURES.index("log_lift_chosen")]
+    assert acme[FEATURES.index("log_lift_passed")] < 0 < bolt[FEATURES.index("log_lift_passed")]
