@@ -69,7 +69,8 @@ class Links(nn.Module):
         if self.kind == "softmax":
             certain = torch.logit(a.clamp(SURE, 1 - SURE))
             return energies, a, (certain - odds + self.gate) * mask
-        return energies, a, (energies - odds) * mask
+        # where the text is in the energy, taking it out again would leave its rounding, and with it every rival's
+        return energies, a, (told if self.reads_text else energies - odds) * mask
 
 
 def log_odds(own: Tensor, linked: Tensor, pool_rows: Tensor, pool: Tensor, none: Tensor) -> Tensor:

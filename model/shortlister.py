@@ -130,7 +130,8 @@ class Shortlister(nn.Module):
 
     def priors(self) -> Tensor:
         """What the statistics add to each skill, and what takes removed skills out, (S + 1,)."""
-        found = self.prior(self.statistics).squeeze(-1)  # (S,)
+        # no matrix product, whose rounding of a row may change with the number of rows
+        found = (self.statistics * self.prior.weight).sum(-1)  # (S,)
         return F.pad(found.masked_fill(~self.present, NEVER), (0, 1))
 
     def link(
