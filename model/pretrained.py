@@ -54,7 +54,8 @@ def word_vectors(words: Sequence[str], width: int) -> NDArray[np.float32]:
     _, _, components = np.linalg.svd(centred[sample], full_matrices=False)
     reduced = centred @ components[:width].T
     found = np.zeros((len(words), width), dtype=np.float32)
-    found[:, : reduced.shape[1]] = reduced / np.linalg.norm(reduced, axis=1).mean()
+    length = np.linalg.norm(reduced, axis=1).mean()
+    found[:, : reduced.shape[1]] = reduced / max(length, 1e-6)  # one word alone is its own mean, and becomes 0
     return found
 
 
@@ -99,7 +100,7 @@ def _common_vectors() -> NDArray[np.float32]:
         found: NDArray[np.float32] = np.load(path, allow_pickle=False)
         if found.shape == shape and np.isfinite(found).all():
             return found
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         logger.info("making the vectors of %d common words, once", shape[0])
     found = _encode(common_words())
     _write_whole(path, found)
