@@ -88,6 +88,15 @@ def test_a_newer_producers_fields_do_not_stop_an_older_reader(kind: type[events.
     assert encode(decode(newer, kind)) == encode(decode(json.dumps(fields).encode(), kind))
 
 
+def test_a_count_that_is_kept_since_later_is_0_in_an_older_fold_and_skipped_by_an_older_reader() -> None:
+    fields = json.loads((GOLDEN / "statistics_fold.1.json").read_bytes())
+    counts = fields["skills"]["rides:acorn"]["linked"]
+    assert decode(json.dumps(fields).encode(), events.StatisticsFold).skills["rides:acorn"].linked.passed == 0
+    counts |= {"passed": 4, "invented_later": [1]}
+    newer = decode(json.dumps(fields).encode(), events.StatisticsFold)
+    assert newer.skills["rides:acorn"].linked == msgspec.structs.replace(ACORN, passed=4)
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_every_event_carries_schema_and_time(kind: type[events.Event]) -> None:
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
