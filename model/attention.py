@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.statistics import FEATURES
+from model.statistics import FEATURES, OF_LINKS
 
 Kind = Literal["none", "bonus", "softmax", "sigmoid"]
 KINDS: tuple[Kind, ...] = ("none", "bonus", "softmax", "sigmoid")
@@ -41,7 +41,7 @@ class Links(nn.Module):
         self.kind, self.use, self.reads_text, self.reads_request = kind, use, reads_text, reads_request
         self.bias = nn.Parameter(torch.tensor(4.0 if reads_text else -3.0))
         self.sharpness = nn.Parameter(torch.tensor(2.5))  # log κ
-        self.statistics = nn.Linear(len(FEATURES), 1, bias=False)
+        self.statistics = nn.Linear(len(FEATURES[OF_LINKS]), 1, bias=False)
         self.request = nn.Linear(D, 1, bias=False)
         self.gate = nn.Parameter(torch.tensor(0.0))
         nn.init.zeros_(self.statistics.weight)
@@ -53,7 +53,7 @@ class Links(nn.Module):
         """Energies, weights and what is added to the linked skills' scores, each (B, L).
 
         u (B, D) unit; odds, the text's log-odds of each linked skill; cosines of u and v_i; both (B, L);
-        statistics (B, L, F); mask (B, L), false at padding, where weights and what is added are 0.
+        statistics (B, L, columns OF_LINKS); mask (B, L), false at padding, where weights and what is added are 0.
         """
         if self.kind in ("none", "bonus"):
             added = torch.zeros_like(odds) if self.kind == "none" else self.bias.expand_as(odds) * mask

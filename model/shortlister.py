@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from model.attention import Kind, Links, Use, log_odds, summary
 from model.encoder import Encoder, Reading, Words
-from model.statistics import FEATURES
+from model.statistics import FEATURES, OF_LINKS, OF_SKILLS
 
 NEVER = -1e4  # a score that no skill comes back from, finite so that softmax and logs stay finite
 POOL = 64  # skills that the text alone puts first, among which a link's worth is weighed
@@ -82,7 +82,7 @@ class Shortlister(nn.Module):
         self.none_row = nn.Parameter(torch.randn(1, D) * D**-0.5)
         self.read_card = nn.Linear(E, D, bias=False)
         self.scale = nn.Parameter(torch.tensor(3.0))  # log γ: cosines are multiplied by e^3 = 20 at first
-        self.prior = nn.Linear(len(FEATURES), 1, bias=False)
+        self.prior = nn.Linear(len(FEATURES[OF_SKILLS]), 1, bias=False)
         self.links = Links(
             settings.attention, settings.use, settings.reads_text, settings.reads_request, settings.width
         )
@@ -131,7 +131,7 @@ class Shortlister(nn.Module):
     def priors(self) -> Tensor:
         """What the statistics add to each skill, and what takes removed skills out, (S + 1,)."""
         # no matrix product, whose rounding of a row may change with the number of rows
-        found = (self.statistics * self.prior.weight).sum(-1)  # (S,)
+        found = (self.statistics[:, OF_SKILLS] * self.prior.weight).sum(-1)  # (S,)
         return F.pad(found.masked_fill(~self.present, NEVER), (0, 1))
 
     def link(
@@ -154,7 +154,7 @@ class Shortlister(nn.Module):
             cosines = linked_cosines(text, linked, vectors)
         scores = self.scale.exp() * cosines + self.priors()[rows]  # (B, L)
         odds = log_odds(scores, linked, pool_rows, pool, none)
-        energies, a, added = self.links(text, odds, cosines, self.statistics[rows], mask)
+        energies, a, added = self.links(text, odds, cosines, self.statistics[rows][..., OF_LINKS], mask)
         if not self.settings.summary:
             return Linked(energies, a, added, scores, text)
         v = vectors[rows]  # (B, L, D)

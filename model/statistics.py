@@ -18,16 +18,26 @@ from topics.errors import BadBundle
 from topics.events import Action, Decision, Outcome, OutcomeKind, SkillCounts, SkillStatistics, StatisticsFold
 
 MILLION = 1_000_000
-FEATURES = ("log_lift_chosen", "log_lift_passed", "log_lift_accepted", "log_lift_instead", "acceptance", "linked")
+FEATURES = (
+    "log_lift_chosen",
+    "log_lift_accepted",
+    "log_lift_instead",
+    "acceptance",
+    "log_lift_passed",
+    "linked",
+)
 """Columns of `Statistics.features`; each is 0 where nothing is known of a skill.
 
 log_lift_chosen     ln((chosen + 1) / (mean + 1)), mean over the skills asked for
-log_lift_passed     the same of the times it was linked and not chosen: how often it is linked at all
 log_lift_accepted   the same of accepted and enabled
 log_lift_instead    the same of the times it was taken in place of another
 acceptance          (accepted + enabled + 1) / (outcomes + 2), spread from 0…1 to −1…1
+log_lift_passed     as the first, of the times it was linked and not chosen: how often it is linked at all
 linked              (chosen with a link + 1) / (chosen + 2), spread likewise
 """
+
+OF_SKILLS = slice(0, 4)  # what they say of a skill whoever has linked it
+OF_LINKS = slice(3, 6)  # what they say of a link to it
 
 _TOOK = (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED)
 _TOOK_ANOTHER = (*_TOOK, OutcomeKind.CORRECTED)
@@ -123,10 +133,10 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         linked = self._column(skill_ids, "chosen", sides=("linked",))
         columns = (
             _log_lift(chosen),
-            _log_lift(self._column(skill_ids, "passed")),
             _log_lift(taken),
             _log_lift(self._instead(skill_ids)),
             _spread(taken, taken + refused),
+            _log_lift(self._column(skill_ids, "passed")),
             _spread(linked, chosen),
         )
         return np.stack(columns, axis=1).astype(np.float32)  # (S, F)

@@ -25,7 +25,7 @@ class TextSettings(Struct, frozen=True, kw_only=True):
     min_count: int = 1
     max_vocabulary: int = 60_000
     ngram_lengths: tuple[int, ...] = (3, 4, 5)
-    ngram_rows: int = 16_384
+    ngram_rows: int = 32_768
     sif: float = 1e-3  # a of Arora et al. 2017 (SIF): a word's weight in a bag is a / (a + its share)
 
 

@@ -38,7 +38,7 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     """
 
     seed: int = 0
-    epochs: int = 6
+    epochs: int = 8
     batch: int = 256
     rate: float = 2e-3
     word_rate: float = 5e-4

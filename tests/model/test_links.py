@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model.attention import LEAST_OTHERS, SURE, Kind, Links, Use, log_odds
-from model.statistics import FEATURES
+from model.statistics import FEATURES, OF_LINKS
 from tests.model.networks import ALL_USES
 
 MASK = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
@@ -28,7 +28,7 @@ def told() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     u = torch.nn.functional.normalize(torch.randn(3, 4, generator=random), dim=-1)
     odds = 3 * torch.randn(3, 3, generator=random)
     cosines = torch.rand(3, 3, generator=random) * 2 - 1
-    return u, odds, cosines, torch.randn(3, 3, len(FEATURES), generator=random)
+    return u, odds, cosines, torch.randn(3, 3, len(FEATURES[OF_LINKS]), generator=random)
 
 
 def sigmoid(x: float) -> float:

@@ -5,6 +5,7 @@ import torch
 
 from model.attention import Kind, Use
 from model.shortlister import NEVER, Shortlister, ShortlisterSettings
+from model.statistics import OF_LINKS, OF_SKILLS
 from tests.model.networks import ALL_USES, SETTINGS, TEXTS, read, shortlister, word_batches
 
 NARROW = torch.tensor([[0, 3], [-1, -1], [2, -1]])
@@ -47,9 +48,9 @@ def test_the_scores_are_the_formula_written_out() -> None:
     for i in range(6):
         score = model.scale.exp() * unit @ v[i]
         if i < 5:
-            score = score + model.statistics[i] @ model.prior.weight[0]
+            score = score + model.statistics[i, OF_SKILLS] @ model.prior.weight[0]
         if i in (1, 3):
-            score = score + told + model.statistics[i] @ model.links.statistics.weight[0]
+            score = score + told + model.statistics[i, OF_LINKS] @ model.links.statistics.weight[0]
         assert scores[0, i].item() == pytest.approx(score.item(), abs=1e-4)
     assert found.weights.shape == (1, 2)
 
@@ -63,14 +64,16 @@ def test_the_published_summary_is_the_formula_written_out() -> None:
     gate = torch.nn.functional.softplus(5 + model.links.gate)
     weights = {}
     for i in (3, 1):
-        told = model.statistics[i] @ model.links.statistics.weight[0] + model.links.request.weight[0] @ unit
+        told = (
+            model.statistics[i, OF_LINKS] @ model.links.statistics.weight[0] + model.links.request.weight[0] @ unit
+        )
         weights[i] = torch.sigmoid(model.links.sharpness.exp() * unit @ v[i] + told + model.links.bias)
     assert found.weights[0].tolist() == pytest.approx([weights[3].item(), weights[1].item()], abs=1e-5)
     joined = unit + model.mix(torch.cat([unit, weights[3] * v[3] + weights[1] * v[1]]))
     for i in range(6):
         score = model.scale.exp() * joined / joined.norm() @ v[i]
         if i < 5:
-            score = score + model.statistics[i] @ model.prior.weight[0]
+            score = score + model.statistics[i, OF_SKILLS] @ model.prior.weight[0]
         if i in weights:
             score = score + gate * weights[i]
         assert scores[0, i].item() == pytest.approx(score.item(), abs=1e-3)
