@@ -96,9 +96,14 @@ def batches(
     linked: NDArray[np.int64] | None = None,
     generator: np.random.Generator | None = None,
     spell: float = 0.0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Batches of similar length: in order of length, or shuffled among and within near-equals by `generator`,
-    with a share `spell` of their words spelled as if they were unseen."""
+    with a share `spell` of their words spelled as if they were unseen.
+
+    `share`: of each batch the part of one of several processes, its rank and their number.
+    """
+    rank, processes = share
     lengths = examples.encoded.lengths.astype(np.float64)
     if generator is not None:
         lengths = lengths + generator.uniform(0, 1.5, len(lengths))
@@ -109,6 +114,8 @@ def batches(
     links = examples.linked if linked is None else linked
     for start in starts:
         rows = order[start : start + size]
+        if len(rows) >= processes:
+            rows = rows[rank::processes]
         yield Batch(
             rows,
             words.batch(examples.encoded, rows, spell, generator),

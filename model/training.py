@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 from model.catalogue import Catalogue, card_text
 from model.distillation import Memory, loss
+from model.distributed import average_gradients, place
 from model.encoder import WordBatches
 from model.examples import Batch, Examples, batches, random_links
 from model.shortlister import Shortlister
 from model.statistics import Statistics
 from model.text import Vocabulary
+from topics.errors import UsageError
 from topics.events import SkillCard
 
 Progress = Callable[[int, str], None]
@@ -108,7 +110,7 @@ class _Optimisers:
         sparse = [model.encoder.word.weight, model.encoder.ngram.weight]
         known = {id(parameter) for parameter in sparse}
         dense = [parameter for parameter in model.parameters() if id(parameter) not in known]
-        self.dense = dense
+        self.dense, self.sparse = dense, sparse
         self.all: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(dense, lr=settings.rate, weight_decay=settings.weight_decay),
             torch.optim.SparseAdam(sparse, lr=word_rate),
@@ -120,6 +122,7 @@ class _Optimisers:
         for optimiser in self.all:
             optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        average_gradients(self.dense, self.sparse)
         torch.nn.utils.clip_grad_norm_(self.dense, 5.0)
         for optimiser in self.all:
             optimiser.step()
@@ -161,10 +164,17 @@ def train_shortlister(
 ) -> Trained:
     """Trains in place and ends with the epoch that was best on `held_out` (top-3).
 
-    Jointly with the links, each epoch sees the shares of the classifications of the epoch before, merged with
-    what `outcomes` says of customers; the first one sees what the model holds already.
+    Where `torchrun` started several processes, each learns from its share of every batch, and all end with the
+    same weights. Jointly with the links, which one process does alone, each epoch sees the shares of the
+    classifications of the epoch before, merged with what `outcomes` says of customers; the first one sees what the
+    model holds already.
     """
+    rank, processes = place()
+    if settings.jointly and processes > 1:
+        raise UsageError("the links can be trained with the text in one process only: start one, without torchrun")
     generator = np.random.default_rng(settings.seed)
+    if processes > 1:
+        torch.manual_seed(settings.seed * processes + rank)  # each drops other words
     size = batch_size(len(examples), settings.batch)
     steps_an_epoch = math.ceil(len(examples) / size)
     optimisers = _Optimisers(model, settings, word_rate, settings.epochs * steps_an_epoch)
@@ -178,7 +188,9 @@ def train_shortlister(
         model.train()
         linked = random_links(examples, settings.random_links, generator)
         memory.start(linked)
-        for step, batch in enumerate(batches(examples, words, size, linked, generator, settings.spell)):
+        for step, batch in enumerate(
+            batches(examples, words, size, linked, generator, settings.spell, (rank, processes))
+        ):
             found = (
                 _joint_loss(model, batch, memory, settings, epoch)
                 if settings.jointly
