@@ -25,7 +25,7 @@ SKILLS = FAMILIES * RIVALS
 WORDS = ["car", "pizza", "rain", "timer", "music", "news"]
 TEXT = TextSettings(ngram_rows=64)
 TAUGHT = 1  # the seed of the rows that the model classifies
-SETTINGS = LinkSettings(epochs=6, batch=32, rate=0.08)
+SETTINGS = LinkSettings(epochs=6, batch=32, rate=0.08, random_links=0.5)
 FITTED = [pair for pair in ALL_USES if pair[0] != "none"]
 
 
