@@ -186,8 +186,13 @@ def _metric_row(metric: Any) -> str:
 def _recipe() -> Iterator[str]:
     yield "# Recipe\n"
     yield "What a training is made of, with its defaults: `model.pipeline.Recipe`, and what a decision costs.\n"
-    yield f"Share of the texts that is held out: `held_out = {Recipe().held_out}`.\n"
-    parts = [part for part in msgspec.structs.asdict(Recipe()).values() if isinstance(part, msgspec.Struct)]
+    recipe = Recipe()
+    yield (
+        f"Words start from static vectors where their package is installed: `pretrained = {recipe.pretrained}`. "
+        f"What cards say of themselves is learned from too: `own_words = {recipe.own_words}`. "
+        f"Share of the texts that is held out: `held_out = {recipe.held_out}`.\n"
+    )
+    parts = [part for part in msgspec.structs.asdict(recipe).values() if isinstance(part, msgspec.Struct)]
     for part in [*parts, Costs()]:
         yield f"## {type(part).__name__}\n"
         yield " ".join((type(part).__doc__ or "").split()) + "\n"
