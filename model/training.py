@@ -36,7 +36,7 @@ class TrainingSettings(Struct, frozen=True, kw_only=True):
     words that start from pretrained vectors, `fresh_word_rate` for those that start from nothing. `prototypes`:
     a skill's row starts as the mean of its phrases. `jointly`: the links are trained with the text, as published,
     and not afterwards on texts held out from it; then `random_links`, `alpha` and `temperature` are used here,
-    else those of `model.fitting.FittingSettings` there.
+    else those of `model.linking.LinkSettings` there.
     """
 
     seed: int = 0
