@@ -34,14 +34,14 @@ from torch.nn import functional as F
 from model.bundle import Bundle, read_bundle
 from model.data import Row, read_rows, split_path
 from model.encoder import WordBatches
-from model.index import CHUNK, Index, Kind
+from model.index import CHUNK, FEWEST, Index, Kind
 from model.shortlist import Shortlists
 from model.shortlister import POOL
 from workers.console import print_json, start_logging
 
 LISTED, BEST = 30, 3
 ASKED = 10 * CHUNK  # requests that kinds are compared on
-LISTS, PROBED = 512, 64  # of the inverted file that was not kept
+LISTS, PROBED = 512, 64  # of the inverted file that was not kept; a tenth as many lists as skills at most
 Search = Callable[[Tensor], Tensor]  # queries (B, K) -> rows (B, POOL)
 
 
@@ -200,7 +200,7 @@ def kept(rows: Tensor, exact: Tensor) -> float:
 
 def searches(keys: Tensor) -> Iterator[tuple[str, Search]]:
     """Every kind of the index, then what it was compared with."""
-    for kind in get_args(Kind):
+    for kind in get_args(Kind)[: 2 if len(keys) < FEWEST else 3]:
         index = Index(keys, kind)
         yield kind, lambda queries, index=index: index.search(queries, POOL)[1]  # type: ignore[misc]
     yield "torch matmul and topk", lambda queries: (queries @ keys.T).topk(POOL, dim=1).indices
@@ -218,7 +218,7 @@ def others(keys: NDArray[np.float32]) -> Iterator[tuple[str, faiss.Index]]:
     made: dict[str, faiss.Index] = {
         "flat": faiss.IndexFlatIP(width),
         "int8": faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT),
-        f"ivf {LISTS}/{PROBED}": inverted(keys),
+        "ivf": inverted(keys),
     }
     for name, index in made.items():
         index.train(keys)
@@ -233,13 +233,14 @@ def padded(keys: Tensor) -> NDArray[np.float32]:
 
 def inverted(keys: NDArray[np.float32]) -> faiss.IndexIVFFlat:
     """Lists by the nearest direction. The prior, which has the last column that is not 0, plays no part."""
-    means = faiss.Kmeans(keys.shape[1], LISTS, niter=8, spherical=True, seed=7, max_points_per_centroid=40)
+    lists = min(LISTS, len(keys) // 10)
+    means = faiss.Kmeans(keys.shape[1], lists, niter=8, spherical=True, seed=7, max_points_per_centroid=40)
     directions = keys.copy()
     directions[:, -8:] = 0
     means.train(directions)
     first = faiss.IndexFlatIP(keys.shape[1])
     first.add(np.asarray(means.centroids))
-    index = faiss.IndexIVFFlat(first, keys.shape[1], LISTS, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexIVFFlat(first, keys.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.nprobe = PROBED
     return index
 

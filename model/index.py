@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.index_kinds import NEVER, Compressed, Dense, Rows
+from model.index_kinds import Compressed, Dense, Rows
+from model.shortlister import NEVER
 from topics.errors import UsageError
 
 Kind = Literal["float32", "bfloat16", "pq"]
@@ -25,11 +26,8 @@ FEWEST = 1024  # skills that a codebook of the compressed kind can be learned fr
 # requests to measure with
 WANTED = 64  # rows of each: a long shortlist
 FEW = 16  # requests that tell a kind slower than half of float32; others search CHUNK
-RUNS, ENOUGH_S = 5, 0.15
-NOISE = (
-    0.4,
-    1.8,
-)  # least and most, beside a key of length 1: cosines from 0.93 to 0.49, as from clear to odd requests
+RUNS, ENOUGH_S = 5, 0.15  # the fastest of so many runs counts, of fewer once they have taken so long
+NOISE = 0.4, 1.8  # least and most, beside a key of length 1: cosines from 0.93, a clear request, to 0.49
 SHARPNESS = 25.0  # the scale of cosines of a trained model
 
 log = logging.getLogger(__name__)
@@ -133,7 +131,7 @@ def _measure(finder: Dense | Compressed, queries: Tensor, least_per_s: float = 0
 
 
 def _best_run(finder: Dense | Compressed, queries: Tensor) -> Measured:
-    """The fastest of RUNS: others may use the machine just now; of fewer once they have taken ENOUGH_S."""
+    """The fastest of some: others may use the machine just now."""
     found: list[Measured] = []
     spent_s = 0.0
     while len(found) < RUNS and spent_s < ENOUGH_S:

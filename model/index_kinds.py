@@ -4,7 +4,6 @@ Axes: B batch, S skills (rows of the index), K width of a key, C rows wanted, F 
 """
 
 from collections.abc import Iterator
-from typing import Final
 
 import faiss
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-NEVER: Final = -1e4  # the prior of a row that is absent: no row comes back with it
+from model.shortlister import NEVER
+
 SPARE = 64  # fetched beyond what is wanted; compressed keys alone put up to 7 of 1,000 best threes below rank 30
 GROUP = 8  # rows of which at first only the best is looked at; 16 costs the same, 32 costs more
 BLOCK = 1024  # rows that the store grows by: 20 ms of copying at 50,000 rows, once in 1,024 new skills
@@ -58,14 +58,10 @@ class Rows:
     def best(self, queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Of the given rows (B, F) the best, scores (B, C) and rows (B, C); equal scores by the lower row.
 
-        Each score is a dot product of its own, so that it depends on nothing but its request and its key:
-        what a BLAS makes of the same pair differs with the shape of the matrices around them.
+        Each score depends on nothing but its request and its key, see `products`.
         """
-        use_torch_threads()
-        x, y, at = (np.ascontiguousarray(part.numpy()) for part in (queries, self.keys, rows))
-        scores = np.empty(at.shape, np.float32)  # (B, F)
-        pointers = (faiss.swig_ptr(array) for array in (scores, x, y, at))
-        faiss.fvec_inner_products_by_idx(*pointers, y.shape[1], *at.shape)  # type: ignore[attr-defined]  # no stub
+        scores = products(queries, self.keys, rows).numpy()  # (B, F)
+        at = rows.numpy()
         # one number a row that sorts as (score, lower row first): floats sort as integers once negative ones
         # have all bits but the sign flipped
         order = _flipped(scores.view(np.int32)).astype(np.int64) << 32 | (LOW_BITS - at)
@@ -180,6 +176,19 @@ class Compressed:
         turned[:, : len(self._turn)] = keys[:, :-1] @ self._turn
         turned[:, len(self._turn)] = keys[:, -1]
         return turned.numpy()
+
+
+def products(queries: Tensor, keys: Tensor, rows: Tensor) -> Tensor:
+    """Dot products of each of the queries (B, K) with the keys (S, K) at its rows (B, F), (B, F).
+
+    Each by itself: what a BLAS makes of the same pair differs with the shape of the matrices around them.
+    """
+    use_torch_threads()
+    x, y, at = (np.ascontiguousarray(part.numpy()) for part in (queries, keys, rows))
+    found = np.empty(at.shape, np.float32)
+    pointers = (faiss.swig_ptr(array) for array in (found, x, y, at))
+    faiss.fvec_inner_products_by_idx(*pointers, y.shape[1], *at.shape)  # type: ignore[attr-defined]  # no stub
+    return torch.from_numpy(found)
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

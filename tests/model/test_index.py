@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.index import EXACT_BELOW, FEWEST, KEPT, Index, Kind
-from model.index_kinds import BLOCK, NEVER, SPARE
+from model.index_kinds import BLOCK, SPARE
+from model.shortlister import NEVER
 from topics.errors import UsageError
 
 KINDS: tuple[Kind, ...] = ("float32", "bfloat16", "pq")
