@@ -1,11 +1,5 @@
-"""The report's plots, each a string of inline SVG whose colours are those of the page.
+"""The plots of the demo's report, each a string of inline SVG."""
 
-matplotlib draws with stand-in colours; `_svg` puts the page's CSS variables in their place, so that a plot reads
-in light and dark. No text of a plot is markup, and none comes from a customer.
-"""
-
-import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,43 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from workers.drawing import FIRST, INK, MEANT, SECOND, STYLE, WIDTH, percent, svg
 from workers.judged import BINS, Bin, Weights
 from workers.tally import Share
 
-FIRST, SECOND, MEANT, INK, FAINT = "#010101", "#020202", "#030303", "#040404", "#050505"
-_IN_PAGE = {
-    FIRST: "var(--first)",
-    SECOND: "var(--second)",
-    MEANT: "var(--meant)",
-    INK: "currentColor",
-    FAINT: "var(--line)",
-}
-_STYLE: Any = {  # matplotlib types its keys one by one
-    "svg.fonttype": "none",  # text stays text: it can be found, copied and read aloud
-    "svg.hashsalt": "namefree",  # equal findings, equal page
-    "text.parse_math": False,
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.axisbelow": True,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
-}
-_WIDTH = 9.5  # inches; the page scales it
 RELEASES = (("first release", FIRST), ("second release", SECOND))
 STRETCHES = (("first stretch", FIRST), ("second stretch", SECOND))
 Measures = Mapping[str, Any]
@@ -60,8 +21,8 @@ Interval = tuple[float, float] | None
 def measures(panels: Mapping[str, Sequence[tuple[str, Sequence[tuple[float, Interval]]]]]) -> str:
     """Dots with intervals: panel -> rows of (label, (value, interval) of each release), shares of 1."""
     rows = max(len(part) for part in panels.values())
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 0.36 * rows + 1.2), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 0.36 * rows + 1.2), layout="constrained")
         axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         for ax, (title, part) in zip(axes, panels.items(), strict=True):
             ax.set_title(title)
@@ -69,9 +30,9 @@ def measures(panels: Mapping[str, Sequence[tuple[str, Sequence[tuple[float, Inte
                 _dots(ax, [values[place] for _, values in part], (place - 0.5) * 0.26, name, colour)
             ax.set_yticks(range(len(part)), [label for label, _ in part])
             ax.set_ylim(rows - 0.5, -0.5)
-            _percent(ax, "x")
+            percent(ax, "x")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-        return _svg(figure, "measures", "Measures of the first and the second release, with intervals")
+        return svg(figure, "measures", "Measures of the first and the second release, with intervals")
 
 
 def _dots(ax: Axes, points: Sequence[tuple[float, Interval]], shift: float, name: str, colour: str) -> None:
@@ -101,8 +62,8 @@ def _paired(
     factor: float,
     form: str,
 ) -> str:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 0.46 * len(labels) + 0.7), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 0.46 * len(labels) + 0.7), layout="constrained")
         ax = figure.subplots()
         for shift, values, (series, colour) in zip((-0.19, 0.19), (first, second), STRETCHES, strict=True):
             lengths = [(value or 0.0) * factor for value in values]
@@ -112,18 +73,18 @@ def _paired(
             ax.bar_label(bars, told, padding=4, fontsize=8.5)
         _bars_only(ax, labels)
         figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, name, title)
+        return svg(figure, name, title)
 
 
 def stages(seconds: Mapping[str, float]) -> str:
     """One bar a stage of the demo."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 0.3 * len(seconds) + 0.3), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 0.3 * len(seconds) + 0.3), layout="constrained")
         ax = figure.subplots()
         bars = ax.barh(range(len(seconds)), list(seconds.values()), height=0.6, color=SECOND)
         ax.bar_label(bars, [f"{value:.1f} s" for value in seconds.values()], padding=4, fontsize=8.5)
         _bars_only(ax, list(seconds))
-        return _svg(figure, "stages", "Seconds by stage of the demo")
+        return svg(figure, "stages", "Seconds by stage of the demo")
 
 
 def _bars_only(ax: Axes, labels: Sequence[str]) -> None:
@@ -139,8 +100,8 @@ def weights(found: Weights) -> str:
     """Two histograms, each of its own total: weights of the intended skill, and of all others."""
     groups = (("the intended skill", found.intended, MEANT), ("any other", found.beside + found.alone, FIRST))
     edges = np.linspace(0, 1, BINS + 1)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 2.9), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 2.9), layout="constrained")
         ax = figure.subplots()
         for shift, (name, values, colour) in zip((0.021, 0.051), groups, strict=True):
             shares = np.histogram(values, edges)[0] / max(len(values), 1)  # (BINS,)
@@ -148,14 +109,14 @@ def weights(found: Weights) -> str:
         ax.set_xticks(edges, [f"{edge:.1f}" for edge in edges])
         ax.set_xlabel("attention weight")
         ax.set_ylabel("share of the linked skills")
-        _percent(ax, "y")
+        percent(ax, "y")
         figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, "weights", "Attention weights of intended and of other linked skills")
+        return svg(figure, "weights", "Attention weights of intended and of other linked skills")
 
 
 def reliability(releases: Sequence[Sequence[Bin]]) -> str:
     """The share that was right against the probability that was told; the diagonal is a perfect match."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((5.2, 4.4), layout="constrained")
         ax = figure.subplots()
         ax.plot((0, 1), (0, 1), "--", color=INK, alpha=0.45, linewidth=1)
@@ -170,17 +131,17 @@ def reliability(releases: Sequence[Sequence[Bin]]) -> str:
         ax.set_aspect("equal")
         ax.set_ylim(-0.02, 1.04)
         ax.set_xlim(-0.02, 1.04)
-        _percent(ax, "y")
-        _percent(ax, "x")
+        percent(ax, "y")
+        percent(ax, "x")
         figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, "reliability", "Reliability of the first probability, both releases")
+        return svg(figure, "reliability", "Reliability of the first probability, both releases")
 
 
 def errors(releases: Sequence[Mapping[str, Share]]) -> str:
     """Dots with intervals: the share that is wrong, by number of linked skills. Both have the same ranges."""
     labels = list(releases[0])
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure((_WIDTH, 2.9), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, 2.9), layout="constrained")
         ax = figure.subplots()
         for shift, found, (name, colour) in zip((-0.09, 0.09), releases, RELEASES, strict=True):
             at = [place + shift for place in range(len(found))]
@@ -192,27 +153,6 @@ def errors(releases: Sequence[Mapping[str, Share]]) -> str:
         ax.set_ylim(0, None)
         ax.set_xlabel("linked skills of the customer")
         ax.set_ylabel("first answer wrong")
-        _percent(ax, "y")
+        percent(ax, "y")
         figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, "errors", "Share of wrong first answers by number of linked skills")
-
-
-def _percent(ax: Axes, axis: str) -> None:
-    line = ax.xaxis if axis == "x" else ax.yaxis
-    line.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    line.grid(True)
-
-
-def _svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as an `svg` element: no prolog, no metadata, ids that no other plot has, the page's colours."""
-    written = io.StringIO()
-    figure.savefig(written, format="svg", transparent=True)
-    text = written.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\s+xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    for stand_in, colour in _IN_PAGE.items():
-        text = text.replace(stand_in, colour)
-    text = re.sub(r" font-family: [^;\"]*;", "", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).strip()
+        return svg(figure, "errors", "Share of wrong first answers by number of linked skills")

@@ -4,25 +4,21 @@ Findings become plain values here, plots in `plots`, and the page in `report.htm
 skills' names are strangers' words: the template escapes whatever it is handed, but for our own plots.
 """
 
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from model.selector import Selector
 from model.statistics import Statistics
-from topics.errors import UsageError
 from topics.events import Action, OutcomeKind
 from workers import favourites, judged, plots
 from workers.crowd import Summary
 from workers.findings import Findings
 from workers.judged import Judged
+from workers.pages import make_room, page, write_page
 
 TEMPLATE = "report.html.j2"
 MEASURES = {"top1": "top-1", "top3": "top-3", "top5": "top-5", "mrr": "MRR"}
@@ -34,75 +30,13 @@ Names = Mapping[str, str]
 
 def write_report(findings: Findings, path: Path) -> None:
     """Writes the page to `path`, which appears whole or not at all. Raises UsageError where it cannot be."""
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    page = render(findings)
-    with _writing(path):
-        _write_whole(page, path)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(f"the report cannot be written to {path}: {error.strerror}") from error
-
-
-def _write_whole(page: str, path: Path) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            file.write(page)
-            file.close()
-            Path(file.name).chmod(0o644)  # a temporary file is its owner's alone
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    make_room(path)
+    write_page(render(findings), path)
 
 
 def render(findings: Findings) -> str:
     """The page's HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "count": _count,
-        "percent": _percent,
-        "range": _range,
-        "points": _points,
-        "number": _number,
-    }
-    return environment.get_template(TEMPLATE).render(f=findings, **_page(findings))
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _percent(share: float | None, decimals: int = 1) -> str:
-    return "–" if share is None else f"{100 * share:.{decimals}f} %"
-
-
-def _range(low: float, high: float) -> str:
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
-
-
-def _points(difference: float) -> str:
-    """A difference of two shares, in percentage points, with its sign.
-
-    >>> _points(0.0123), _points(-0.5), _points(0)
-    ('+1.2', '−50.0', '0.0')
-    """
-    told = f"{abs(100 * difference):.1f}"
-    sign = "" if float(told) == 0 else "+" if difference > 0 else "−"
-    return sign + told
-
-
-def _number(value: float | None, decimals: int = 0) -> str:
-    return "–" if value is None else f"{value:,.{decimals}f}"
+    return page(TEMPLATE, f=findings, **_page(findings))
 
 
 def _page(findings: Findings) -> dict[str, Any]:
