@@ -133,8 +133,7 @@ def _published() -> list[System]:
         ),
     )
     return [
-        System(name=name, group="paper", told=told, recipe=_rung(PUBLISHED, *kinds))
-        for name, told, kinds in rungs
+        System(name=name, group="paper", told=told, recipe=_rung(PUBLISHED, *kinds)) for name, told, kinds in rungs
     ]
 
 
