@@ -140,8 +140,9 @@ def test_a_request_is_answered_alone_as_in_company(kind: Kind) -> None:
         assert torch.equal(alone[0], scores[start:end])
 
 
-def test_pq_keeps_the_best_three_of_twenty_thousand_rows() -> None:
-    keys, queries = clustered(20_000, width=256), requests(1000, width=256)
+@pytest.mark.parametrize("width", [31, 127, 128, 129, 256])
+def test_pq_keeps_the_best_three_of_twenty_thousand_rows(width: int) -> None:
+    keys, queries = clustered(20_000, width=width), requests(1000, width=width)
     scores, rows = Index(keys, "pq").search(queries, 30)
     assert kept(rows, queries, keys) >= 0.99
     assert torch.allclose(scores, (queries @ keys.T).gather(1, rows), atol=1e-4)
