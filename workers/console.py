@@ -30,7 +30,7 @@ def start_logging(level: str) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         force=True,
     )
-    for noisy in ("aiokafka", "faust", "mode", "matplotlib", "jgo", "asyncio"):
+    for noisy in ("aiokafka", "faust", "mode", "matplotlib", "jgo", "asyncio", "faiss"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
