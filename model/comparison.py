@@ -111,6 +111,11 @@ class Table:
                 }
         return found
 
+    def between(self, system: str, condition: str, base: str, measure: str) -> Interval:
+        """How much higher a measure of the system is in one condition than in the condition `base`."""
+        columns = (self.columns[system, condition, measure], self.columns[system, base, measure])
+        return self.resampled.difference(*columns)
+
     def within(self, rows: NDArray[np.bool_]) -> Resampled:
         """The same columns over some of the rows (N,)."""
         return Resampled(self.values[rows])

@@ -20,6 +20,7 @@ from model.systems import SYSTEMS
 BASES = ("softmax", "bonus", "best")  # what every system is set against, where they are there
 LINK_EDGES = (0, 1, 2, 3, 4, 5, 6, 8, 11, 16, 501)  # 501: one more than a customer can have
 FEWEST = 20  # rows of a group: of fewer, an interval says nothing
+NOBODY = "0"  # the condition in which nobody has linked what is meant
 Results = Mapping[str, Sequence[Result]]
 
 
@@ -44,7 +45,7 @@ def summary(market: Market, cells: Sequence[Cell], results: Results, quick: bool
         },
         "machine": {
             "processor": platform.machine(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
             "pretrained": is_installed(),
         },
@@ -79,6 +80,7 @@ def _system(
         "measures": table.measures(name),
         "by_seed": [_top3(cell) for cell in cells],
         "against": {base: table.against(name, base) for base in bases},
+        "misled": table.between(name, NOBODY, ALONE, "top3"),
         "groups": {group: table.measures(name, within) for group, (_, within) in groups.items()},
         "weights": {at: weights(cells, at) for at in cells[0].weights} if looks else {},
         "errors_by_links": _errors_by_links(cells, market),

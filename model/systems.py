@@ -115,10 +115,20 @@ def _departures() -> list[System]:
             _changed(BEST, training={"jointly": True}),
         ),
         ("best-softmax", "softmax, and all else as in best", _changed(BEST, {"attention": "softmax"})),
-        ("random-links-0", "no random linked sets", _changed(BEST, links={"random_links": 0.0})),
-        ("random-links-25", "a quarter of random linked sets", _changed(BEST, links={"random_links": 0.25})),
+        *(
+            (f"random-links-{percent}", f"{percent} % of random linked sets", _random_links(percent))
+            for percent in (0, 25, 50)
+        ),
     )
-    return [System(name=name, group="departures", told=told, recipe=recipe) for name, told, recipe in rows]
+    return [
+        System(name=name, group="departures", told=told, recipe=recipe)
+        for name, told, recipe in rows
+        if recipe != BEST  # the standard share of random sets is no departure
+    ]
+
+
+def _random_links(percent: int) -> Recipe:
+    return _changed(BEST, links={"random_links": percent / 100})
 
 
 def _published() -> list[System]:

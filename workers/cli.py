@@ -22,6 +22,7 @@ COMMANDS = {
     "catalogue": ("catalogue", "Check a data folder and put its skills on the topic."),
     "train": ("train", "Train a bundle from a data folder."),
     "evaluate": ("evaluate", "Measure a bundle on rows that carry the intended skill."),
+    "experiment": ("experiment", "What the model's parts are worth, measured: a table and a report."),
     "route": ("route", "The router: utterances in, decisions out, exactly once."),
     "aggregate": ("aggregate", "The aggregator: outcomes into statistics."),
     "cycle": ("cycle", "One distillation cycle: train, measure, publish or refuse."),

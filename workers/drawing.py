@@ -51,7 +51,7 @@ WIDTH = 9.5  # inches; the page scales it
 def percent(ax: Axes, axis: str) -> None:
     """Shares of 1 as percentages along `axis`, x or y, with a grid."""
     line = ax.xaxis if axis == "x" else ax.yaxis
-    line.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    line.set_major_formatter(lambda value, _: f"{round(100 * value, 2):g} %")
     line.grid(True)
 
 

@@ -10,6 +10,7 @@ from model.attention import KINDS, Kind
 from model.bundle import read_bundle, write_bundle
 from model.data import read_rows, read_skills, split_path
 from model.pipeline import Recipe, steps, train
+from model.systems import SYSTEMS, TRAINABLE, seeded
 from workers import console
 
 
@@ -18,12 +19,27 @@ from workers import console
     "--data", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False), help="Data folder."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where the bundle goes.")
-@click.option("--attention", type=click.Choice(KINDS), default="sigmoid", help="Attention over linked skills.")
 @click.option(
-    "--supervised/--no-supervised", default=True, help="Teach the attention weights which skill was meant."
+    "--system",
+    type=click.Choice(TRAINABLE),
+    default="best",
+    metavar="NAME",
+    help="One of the experiment's: " + ", ".join(TRAINABLE) + ".",
 )
-@click.option("--distilled/--no-distilled", default=True, help="Feed each epoch what the one before knew.")
-@click.option("--epochs", type=click.IntRange(1), default=Recipe().training.epochs, help="At most; stops early.")
+@click.option(
+    "--attention", type=click.Choice(KINDS), help="Attention over linked skills.  [default: the system's]"
+)
+@click.option(
+    "--supervised/--no-supervised",
+    default=None,
+    help="Teach the attention weights which skill was meant.  [default: the system's]",
+)
+@click.option(
+    "--distilled/--no-distilled",
+    default=None,
+    help="Feed each epoch what the one before chose, and its weights.  [default: the system's]",
+)
+@click.option("--epochs", type=click.IntRange(1), help="At most; stops early.  [default: the system's]")
 @click.option("--seed", type=int, default=0, help="Equal seeds and rows give equal bundles.")
 @click.option(
     "--parent", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Bundle to start from."
@@ -33,10 +49,11 @@ from workers import console
 def command(
     data: Path,
     out: Path,
-    attention: Kind,
-    supervised: bool,
-    distilled: bool,
-    epochs: int,
+    system: str,
+    attention: Kind | None,
+    supervised: bool | None,
+    distilled: bool | None,
+    epochs: int | None,
     seed: int,
     parent: Path | None,
     threads: int | None,
@@ -51,7 +68,7 @@ def command(
     if threads:
         torch.set_num_threads(threads)
     cards, rows = read_skills(data), read_rows(split_path(data, "train"))
-    recipe = chosen_recipe(attention, supervised, distilled, epochs, seed)
+    recipe = chosen_recipe(system, attention, supervised, distilled, epochs, seed)
     total = steps(len(rows), cards, recipe)
     with console.progress("train", total) as advance:
         bundle = train(cards, rows, recipe, advance, read_bundle(parent) if parent else None)
@@ -64,13 +81,26 @@ def command(
         console.print_table("", ("", "bundle"), told.items())
 
 
-def chosen_recipe(attention: Kind, supervised: bool, distilled: bool, epochs: int, seed: int) -> Recipe:
-    """The standard recipe with these choices."""
-    base = Recipe()
+def chosen_recipe(
+    system: str,
+    attention: Kind | None,
+    supervised: bool | None,
+    distilled: bool | None,
+    epochs: int | None,
+    seed: int,
+) -> Recipe:
+    """A system's recipe with these choices; None leaves the system's own."""
     replace = msgspec.structs.replace
+    base = seeded(SYSTEMS[system].recipe, seed)
+    shape = {
+        "attention": attention,
+        "supervised": supervised,
+        "shares": distilled,
+        "soft_targets": distilled,
+    }
+    chosen = {name: value for name, value in shape.items() if value is not None}
     return replace(
         base,
-        shortlister=replace(base.shortlister, attention=attention, supervised=supervised, distilled=distilled),
-        training=replace(base.training, epochs=epochs, seed=seed),
-        fitting=replace(base.fitting, seed=seed),
+        shortlister=replace(base.shortlister, **chosen),
+        training=replace(base.training, epochs=epochs or base.training.epochs),
     )
