@@ -3,7 +3,7 @@
     manifest.json            format, digest, settings, measures, provenance
     shortlister.safetensors  weights
     reranker.safetensors     weights
-    catalogue.jsonl          the skills' cards, by row
+    catalogue.jsonl          the skills' cards, by row; null where a skill has left
     vocabulary.json          words and their weights
     statistics.json          the counts whose features are fed in
 
@@ -107,7 +107,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> Manifest:
 
 
 def _write_files(bundle: Bundle, folder: Path) -> Manifest:
-    cards = (msgspec.json.encode(card) for card in bundle.catalogue.cards())
+    cards = (msgspec.json.encode(card) for card in bundle.catalogue.rows())
     words = {"words": bundle.vocabulary.words, "weights": bundle.vocabulary.weights.tolist()}
     reranker = {**_prefixed("network.", bundle.reranker), **_prefixed("declarations.", bundle.declarations)}
     contents = {
@@ -168,7 +168,7 @@ def read_bundle(folder: Path) -> Bundle:
     contents = {name: _checked(folder / name, manifest) for name in FILES}
     try:
         return _build(manifest, contents)
-    except (msgspec.DecodeError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+    except (msgspec.DecodeError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
         raise BadBundle(f"the bundle in {folder} does not fit together: {str(error).splitlines()[0]}") from error
 
 
@@ -185,18 +185,20 @@ def _checked(path: Path, manifest: Manifest) -> bytes:
 
 
 def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
-    cards = msgspec.json.Decoder(SkillCard).decode_lines(contents["catalogue.jsonl"])
-    catalogue = Catalogue(cards)
+    catalogue = Catalogue(msgspec.json.Decoder(SkillCard | None).decode_lines(contents["catalogue.jsonl"]))
     words: dict[str, Any] = msgspec.json.decode(contents["vocabulary.json"])
     vocabulary = Vocabulary(words["words"], np.asarray(words["weights"], dtype=np.float32), manifest.text)
     shortlister = Shortlister(manifest.shortlister, len(vocabulary), manifest.text.ngram_rows, len(catalogue))
     shortlister.load_state_dict(safetensors.torch.load(contents["shortlister.safetensors"]))
     tensors = safetensors.torch.load(contents["reranker.safetensors"])
-    declarations = Declarations.sized(catalogue, manifest.shortlister.word_width)
-    declarations.load_state_dict(_unprefixed("declarations.", tensors))
+    declarations = _declarations(
+        len(catalogue), manifest.shortlister.word_width, _unprefixed("declarations.", tensors)
+    )
     reranker = Reranker(manifest.reranker)
     reranker.load_state_dict(_unprefixed("network.", tensors))
     statistics = Statistics.from_json(contents["statistics.json"])
+    if shortlister.present.tolist() != catalogue.present().tolist():
+        raise ValueError("weights and catalogue differ about which skills have left")
     return Bundle(
         manifest=manifest,
         catalogue=catalogue,
@@ -206,6 +208,16 @@ def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
         reranker=reranker.eval(),
         statistics=statistics,
     )
+
+
+def _declarations(skills: int, word_width: int, tensors: dict[str, Tensor]) -> Declarations:
+    """With room for as many intents as the file has: skills that left or changed leave places behind."""
+    intents, most = tensors["vectors"].shape[0], tensors["index"].shape[-1]
+    declarations = Declarations(skills, intents, most, word_width)
+    declarations.load_state_dict(tensors)
+    if int(declarations.index.min()) < -1 or int(declarations.index.max()) >= intents:
+        raise ValueError("a skill declares an intent that is not there")
+    return declarations
 
 
 def _unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

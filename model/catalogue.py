@@ -20,11 +20,15 @@ class Catalogue:
     (0, False)
     """
 
-    def __init__(self, cards: Iterable[SkillCard] = ()) -> None:
+    def __init__(self, cards: Iterable[SkillCard | None] = ()) -> None:
+        """`cards` by row; None is a row that a removed skill has left empty."""
         self._cards: list[SkillCard | None] = []
         self._rows: dict[str, int] = {}
         for card in cards:
-            self.add(card)
+            if card is None:
+                self._cards.append(None)
+            else:
+                self.add(card)
 
     def __len__(self) -> int:
         """Rows, removed ones among them: the height of every table that is kept by skill."""
@@ -40,6 +44,12 @@ class Catalogue:
         self._rows[card.skill_id] = len(self._cards)
         self._cards.append(card)
         return len(self._cards) - 1
+
+    def replace(self, card: SkillCard) -> int:
+        """The row of a skill that says something else of itself now. Raises BadData where it is not there."""
+        row = self.row(card.skill_id)
+        self._cards[row] = card
+        return row
 
     def remove(self, skill_id: str) -> int:
         """The row that the skill leaves empty. Raises BadData where it is not there."""
@@ -66,6 +76,10 @@ class Catalogue:
     def cards(self) -> list[SkillCard]:
         """All cards that are there, in the order of their rows."""
         return [card for card in self._cards if card is not None]
+
+    def rows(self) -> list[SkillCard | None]:
+        """Cards by row; None where a skill has left."""
+        return list(self._cards)
 
     def ids(self) -> list[str]:
         """Skill ids by row; an empty text where a skill has left."""
