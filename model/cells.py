@@ -78,10 +78,11 @@ def cell_key(digests: Digests, recipe: Recipe, constant: float | None) -> str:
 def code_digest(modules: tuple[str, ...]) -> str:
     """A hash of what modules of this package do: comments, docstrings and layout have no part in it."""
     folder = Path(__file__).parent
-    return _hash(*(_bare(folder / f"{name}.py").encode() for name in modules))
+    return _hash(*(without_remarks(folder / f"{name}.py").encode() for name in modules))
 
 
-def _bare(path: Path) -> str:
+def without_remarks(path: Path) -> str:
+    """A module's syntax tree as text, docstrings left out."""
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
