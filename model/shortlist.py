@@ -3,6 +3,7 @@
 Axes: B batch, L linked (padded), C candidates, P pool, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 from model.encoder import Words
 from model.index import Index
 from model.shortlister import NEVER, POOL, Linked, Requests, Shortlister
+
+BLOCK = 1024  # skills whose vectors are made in one product: 2 ms when one of them changes
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,32 @@ class Shortlists:
     def __init__(self, model: Shortlister, index: Index | None = None) -> None:
         self.model = model
         with torch.no_grad():  # not inference mode, whose tensors could not change when a skill joins or leaves
-            self.vectors = model.skill_vectors()  # (S + 1, D)
+            blocks = [self._block(at) for at in range(0, len(model.rows), BLOCK)]
+            self.vectors = torch.cat([*blocks, F.normalize(model.none_row, dim=-1)])  # (S + 1, D)
             self.index = index or Index(model.keys(self.vectors))
+
+    @torch.no_grad()
+    def put(self, rows: Sequence[int]) -> None:
+        """Takes over the model's rows that joined, changed or left; nobody else's score changes by a bit."""
+        if joined := len(self.model.rows) + 1 - len(self.vectors):
+            self.vectors = torch.cat(
+                [F.pad(self.vectors[:-1], (0, 0, 0, joined)), self.vectors[-1:]]
+            )  # (S + 1, D)
+        priors = self.model.priors()  # (S + 1,)
+        for start in sorted({row // BLOCK * BLOCK for row in rows}):
+            block = self._block(start)
+            for row in sorted(row for row in set(rows) if start <= row < start + BLOCK):
+                self.vectors[row] = block[row - start]
+                self.index.put(row, torch.cat([block[row - start], priors[row : row + 1]]))
+
+    def _block(self, start: int) -> Tensor:
+        """Unit vectors of the skills from row `start` on, (up to BLOCK, D).
+
+        The product is as high whatever S is: what a BLAS makes of a row may change with the height of its matrix.
+        """
+        rows, cards = (part[start : start + BLOCK] for part in (self.model.rows, self.model.cards))
+        read = self.model.read_card(F.pad(cards, (0, 0, 0, BLOCK - len(cards))))  # (BLOCK, D)
+        return F.normalize(rows + read[: len(rows)], dim=-1)
 
     @torch.inference_mode()
     def make(self, words: Words, linked: Tensor, count: int) -> Shortlist:
