@@ -57,7 +57,7 @@ def summary(market: Market, cells: Sequence[Cell], results: Results, quick: bool
         "bonus_curve": _bonus_curve(table),
         "examples": _examples(market, results),
     }
-    plain: dict[str, Any] = msgspec.to_builtins(found)
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
     return plain
 
 

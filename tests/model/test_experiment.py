@@ -17,10 +17,10 @@ from model.data import Row
 from model.experiment import Market, cells_of, do_job, jobs_of, over, read_market
 from model.linking import fit_links
 from model.measuring import BINS, EXAMPLES, LISTED, Result, ask, measure
-from model.pipeline import prepare, train_links, train_text
+from model.pipeline import fresh, prepare, train_links, train_text
 from model.shortlist import Shortlists
 from model.statistics import Statistics
-from model.systems import SYSTEMS
+from model.systems import SYSTEMS, text_recipe
 from tests.model.small_experiment import market_of, results_of, run, shrunk, small, small_results, write_folder
 from topics.errors import BadData, WorkerError
 
@@ -143,6 +143,18 @@ def test_a_cell_is_what_a_training_of_its_recipe_makes(market: Market, tmp_path:
     assert measure(Shortlists(model.eval()), asked, corpus.catalogue.ids()).ranks == (
         results_of([cell], store)["supervised+both"][0].ranks
     )
+
+
+@pytest.mark.parametrize("name", ["best", "not-the-text", "summary"])
+def test_a_system_reads_as_the_text_model_and_its_links_start_anew(name: str, market: Market) -> None:
+    (cell,) = cells_of(market, small(name), [0], quick=False)
+    text_only = text_recipe(cell.recipe)
+    corpus = prepare(market.cards, market.rows, text_only)
+    text, _ = train_text(corpus, text_only, lambda step, note: None, Statistics())
+    model, new = over(text, corpus, cell.recipe).state_dict(), fresh(corpus, cell.recipe).state_dict()
+    for key, tensor in model.items():
+        links = key.startswith(("links.", "mix."))
+        assert torch.equal(tensor, new[key] if links else text.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("name", ["best", "softmax", "summary", "bonus=4"])
