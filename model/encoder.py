@@ -150,7 +150,6 @@ class Encoder(nn.Module):
         h = F.gelu(self.convolution(spans))  # (B, T, H)
         inside = torch.arange(T) < lengths[:, None]  # (B, T)
         highest = h.masked_fill(~inside[..., None], -1.0).amax(dim=1)  # (B, H); gelu is never below -0.17
-        weights = weights * inside
         mean = torch.einsum("bt,bth->bh", weights, h) / weights.sum(1, keepdim=True).clamp(min=1e-6)
         return torch.cat([highest, mean], dim=-1)
 

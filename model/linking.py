@@ -24,6 +24,7 @@ from model.statistics import Statistics
 from model.training import feed
 
 MOST_CLASSIFIED = 100_000  # examples whose classifications make the statistics; more would tell nothing new
+STEPS = 16  # an epoch, at least: fewer would leave the links' worth where it started
 
 
 class LinkSettings(Struct, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
 
     seed: int = 0
     epochs: int = 15
-    batch: int = 256
+    batch: int = 256  # at most; a small corpus gets smaller ones, 16 an epoch
     rate: float = 0.02
     request_rate: float = 0.002
     request_decay: float = 0.1
@@ -142,12 +143,13 @@ def _fit(model: Shortlister, seen: Seen, settings: LinkSettings, classifier: _Cl
     torch.manual_seed(settings.seed)
     generator = np.random.default_rng(settings.seed)
     targets = torch.from_numpy(examples.targets)
-    optimiser, schedule = _optimiser(model, settings, -(-len(examples) // settings.batch))
+    steps_an_epoch = -(-len(examples) // max(1, min(settings.batch, len(examples) // STEPS)))
+    optimiser, schedule = _optimiser(model, settings, steps_an_epoch)
     memory = Memory(examples.linked.shape)
     for epoch in range(settings.epochs):
         linked = random_links(examples, settings.random_links, generator)
         memory.start(linked)
-        for rows in np.array_split(generator.permutation(len(examples)), -(-len(examples) // settings.batch)):
+        for rows in np.array_split(generator.permutation(len(examples)), steps_an_epoch):
             links = torch.from_numpy(linked[rows])
             found = _scored(model, vectors, pools.take(torch.from_numpy(rows)), links)
             before = memory.before(rows)

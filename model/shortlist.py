@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.encoder import Words
-from model.index import Index
+from model.index import Index, Kind
 from model.shortlister import NEVER, POOL, Linked, Requests, Shortlister
 
 BLOCK = 1024  # skills whose vectors are made in one product: 2 ms when one of them changes
@@ -39,12 +39,13 @@ class Shortlists:
     The text finds a pool of skills through the index; each linked skill is scored exactly and joins it.
     """
 
-    def __init__(self, model: Shortlister, index: Index | None = None) -> None:
+    def __init__(self, model: Shortlister, index: Index | None = None, kind: Kind | None = None) -> None:
+        """`index` of the model's keys where there is one; else one of `kind`, the fastest on this machine if None."""
         self.model = model
         with torch.no_grad():  # not inference mode, whose tensors could not change when a skill joins or leaves
             blocks = [self._block(at) for at in range(0, len(model.rows), BLOCK)]
             self.vectors = torch.cat([*blocks, F.normalize(model.none_row, dim=-1)])  # (S + 1, D)
-            self.index = index or Index(model.keys(self.vectors))
+            self.index = index or Index(model.keys(self.vectors), kind)
 
     @torch.no_grad()
     def put(self, rows: Sequence[int]) -> None:
