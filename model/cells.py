@@ -31,7 +31,7 @@ from topics.events import SkillCard
 
 TEXT_CODE = (
     *("data", "catalogue", "text", "pretrained", "encoder"),
-    *("examples", "shortlister", "training", "pipeline"),
+    *("examples", "shortlister", "training", "distributed", "pipeline"),
 )
 LINK_CODE = ("attention", "statistics", "distillation", "linking")  # what a joint training has in it, too
 MEASURING_CODE = ("index", "index_kinds", "shortlist", "conditions", "measuring")

@@ -1,10 +1,12 @@
 """Cells on disk: named by what made them, there whole or not at all."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from model import cells
 from model.cells import Digests, Store, TextDone, cell_key, text_key, without_remarks
 from model.measuring import Epoch, Result, Weights
 from model.systems import SYSTEMS, seeded
@@ -94,6 +96,20 @@ def test_a_text_models_name_leaves_out_what_only_links_read() -> None:
     assert text_key(DIGESTS, best) == text_key(Digests("taught", "other"), best)
     others = {text_key(DIGESTS, SYSTEMS[name].recipe) for name in ("bag", "jointly", "no-prototypes", "published")}
     assert len(others | same) == 5
+
+
+def test_every_module_that_a_shortlister_is_made_by_is_in_its_name() -> None:
+    """Else a change there would leave old cells standing."""
+    apart = {"cells", "experiment", "systems", "bundle", "reranker", "fitting"}  # no part of a shortlister
+    folder = Path(cells.__file__).parent
+    found, waiting = set(), ["experiment"]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            imported = re.findall(r"(?m)^from model\.(\w+) import", (folder / f"{name}.py").read_text())
+            waiting += imported
+    assert found - apart == {*cells.TEXT_CODE, *cells.LINK_CODE, *cells.MEASURING_CODE}
 
 
 def test_comments_and_docstrings_are_no_code(tmp_path: Path) -> None:
