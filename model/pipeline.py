@@ -146,7 +146,7 @@ def train_reranker(corpus: Corpus, model: Shortlister, recipe: Recipe) -> tuple[
     declarations = Declarations.sized(corpus.catalogue, recipe.shortlister.word_width)
     declarations.read(corpus.catalogue, model.encoder, corpus.words)
     linked = given_and_random(corpus.aside, recipe.fitting)
-    exact = Shortlists(model, kind="float32")  # equal trainings give equal bundles, whatever the machine is fast at
+    exact = Shortlists(model, kind="float32")  # equal trainings give equal bundles on every machine
     lists, right = shortlists(exact, declarations, corpus.words, corpus.aside, linked, recipe.reranker.candidates)
     return declarations, fit_reranker(lists, right, recipe.reranker, recipe.fitting)
 

@@ -40,7 +40,7 @@ class Shortlists:
     """
 
     def __init__(self, model: Shortlister, index: Index | None = None, kind: Kind | None = None) -> None:
-        """`index` of the model's keys where there is one; else one of `kind`, the fastest on this machine if None."""
+        """`index` of the model's keys where there is one, else of `kind`; None: the fastest on this machine."""
         self.model = model
         with torch.no_grad():  # not inference mode, whose tensors could not change when a skill joins or leaves
             blocks = [self._block(at) for at in range(0, len(model.rows), BLOCK)]
