@@ -1,5 +1,6 @@
 """`namefree train`: a bundle from a data folder."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ import torch
 from model.attention import KINDS, Kind
 from model.bundle import read_bundle, write_bundle
 from model.data import read_rows, read_skills, split_path
+from model.distributed import processes
 from model.pipeline import Recipe, steps, train
 from model.systems import SYSTEMS, TRAINABLE, seeded
 from workers import console
@@ -61,24 +63,33 @@ def command(
 ) -> None:
     """Train a bundle (shortlister and reranker) from a data folder.
 
+    Several processes, on one machine or on more, share the work where torchrun starts them.
+
     \b
     Example:
       namefree train --data my-data --out bundles/first --seed 0
+      torchrun --nproc-per-node 2 -m workers train --data my-data --out bundles/first
     """
     if threads:
         torch.set_num_threads(threads)
     cards, rows = read_skills(data), read_rows(split_path(data, "train"))
     recipe = chosen_recipe(system, attention, supervised, distilled, epochs, seed)
     total = steps(len(rows), cards, recipe)
-    with console.progress("train", total) as advance:
+    with processes() as rank, console.progress("train", total) if not rank else nullcontext(_silent) as advance:
         bundle = train(cards, rows, recipe, advance, read_bundle(parent) if parent else None)
         advance(total, "done")
+    if rank:
+        return  # the first process has the same bundle, and writes it
     manifest = write_bundle(bundle, out)
     told = {"bundle": str(out), "release": manifest.release, "digest": manifest.digest, **manifest.measures}
     if as_json:
         console.print_json(told | {"provenance": manifest.provenance})
     else:
         console.print_table("", ("", "bundle"), told.items())
+
+
+def _silent(_step: int, _note: str) -> None:
+    """The first process shows how far all are."""
 
 
 def chosen_recipe(
