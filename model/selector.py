@@ -1,6 +1,6 @@
 """The model's one face: requests in, rankings out. A notebook, a test and the router call the same line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import torch
 
 from model.bundle import Bundle, Costs, read_bundle
 from model.encoder import WordBatches, Words
+from model.onboarding import Onboarding
 from model.reranker import NONE, Hypotheses, hypotheses
 from model.shortlist import Shortlist, Shortlists
-from topics.events import Action, Candidate
+from topics.events import Action, Candidate, SkillCard
 
 NEAR_TIES = 3  # a question names at most three skills
 DECIMALS = 5  # scores are compared at this precision: what is below depends on the batch's company
@@ -53,11 +54,32 @@ class Selector:
         self._words = WordBatches(bundle.vocabulary)
         self._ids = bundle.catalogue.ids()
         self._shortlists = Shortlists(bundle.shortlister)
+        self._onboarding = Onboarding(bundle)
 
     @classmethod
     def load(cls, bundle: Path) -> "Selector":
         """Reads a bundle's folder. Raises BadBundle."""
         return cls(read_bundle(bundle))
+
+    @property
+    def catalogue(self) -> str:
+        """Names the skills that are chosen among: "" for those that the bundle came with."""
+        return self._onboarding.version
+
+    @property
+    def skills(self) -> int:
+        """How many skills are chosen among."""
+        return int(self.bundle.catalogue.present().sum())
+
+    def take(self, cards: Iterable[SkillCard], gone: Iterable[str] = (), fine_tune: bool = False) -> int:
+        """Skills join, change or leave between two calls of `decide`; returns how many did.
+
+        No other skill's score changes by a bit. See `model.onboarding.Onboarding.take`.
+        """
+        rows = self._onboarding.take(cards, gone, fine_tune)
+        self._shortlists.put(rows)
+        self._ids = self.bundle.catalogue.ids()
+        return len(rows)
 
     def decide(self, requests: list[Request]) -> list[Ranking]:
         """One ranking a request, in order. Any text is answered; unknown links are left out."""
