@@ -173,7 +173,8 @@ def _manifest(
 
 def steps(rows: int, cards: Sequence[SkillCard], recipe: Recipe) -> int:
     """How many steps a training of `rows` rows takes at most."""
-    examples = round(rows * (1 - recipe.held_out)) + len(card_rows(cards))
+    said = len(card_rows(cards)) if recipe.own_words else 0
+    examples = round(rows * (1 - recipe.held_out)) + said
     return recipe.training.epochs * -(-examples // batch_size(examples, recipe.training.batch))
 
 
