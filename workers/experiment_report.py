@@ -111,13 +111,15 @@ def _verdicts(results: Values) -> dict[str, Any]:
     if best is None:
         return {}
     linked = [condition for condition in results["conditions"] if condition != "alone"]
-    fewer = {
-        base: [(condition, best["against"][base][condition]["top3"]["fewer_errors"]) for condition in linked]
-        for base in ("softmax", "bonus")
-        if base in best["against"]
-    }
+    taught = results["systems"].get("supervised+both", best)
+    own = {"best": best} if taught["recipe"] == best["recipe"] else {"supervised+both": taught, "best": best}
     return {
-        "fewer": fewer,
+        "fewer": [
+            (name, base, [(at, system["against"][base][at]["top3"]["fewer_errors"]) for at in linked])
+            for name, system in own.items()
+            for base in ("softmax", "bonus")
+            if base in system["against"]
+        ],
         "figures": [(condition, best["measures"][condition]) for condition in linked],
         "beaten_by": [point["bonus"] for point in results["bonus_curve"] if _beats(point)],
         "constants": len(results["bonus_curve"]),
