@@ -42,6 +42,17 @@ class _Shipped:
     learned: bool  # from requests; else its row is what its card was given
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What a card becomes."""
+
+    card: SkillCard
+    row: Tensor  # (D,)
+    bag: Tensor  # (E,)
+    intents: Tensor  # (intents, E)
+    statistics: Tensor | None  # (F,) of a shipped skill; None: nothing is known of it
+
+
 class Onboarding:
     """Brings the catalogue of one bundle up to date, in place."""
 
@@ -52,80 +63,54 @@ class Onboarding:
         self._length = float(lengths[lengths > 0].mean()) if lengths.any() else 1.0
         self._cards = {card.skill_id: card for card in bundle.catalogue.cards()}  # as shipped
         self._shipped: dict[str, _Shipped] = {}  # of these, those that have changed or left at some time
-        self._differs: dict[str, SkillCard | None] = {}  # skills that are not as shipped; None: has left
+        self._differs: dict[str, str] = {}  # skills that are not as shipped, and a digest of their cards
+        self.version = ""
 
+    @torch.no_grad()
     def take(self, cards: Iterable[SkillCard], gone: Iterable[str] = (), fine_tune: bool = False) -> list[int]:
-        """Skills of `gone` leave, those of `cards` join or change; returns the rows that did.
+        """Skills of `gone` leave, then those of `cards` join or change; returns the rows that did.
 
         A card equal to the one that is there is no work, and so is a skill that is not there to leave. A skill
         that joins takes a new row; one that changes keeps its row, and what it has learned from requests.
-        `fine_tune`: new rows are then taught to leave alone what cards of their rivals say.
+        `fine_tune`: new rows are then taught to leave alone what cards of their rivals say. Where a card raises,
+        nothing has changed.
+
+        `version` names the catalogue from then on: "" as it was shipped, else the first 12 hex digits of a hash of
+        all that differs. Equal cards over equal bundles have equal names.
         """
         catalogue = self._bundle.catalogue
-        leaving = [skill for skill in dict.fromkeys(gone) if skill in catalogue]
-        rows = [self._leave(skill) for skill in leaving]
+        leaving = {skill for skill in gone if skill in catalogue}
         wanted = {card.skill_id: card for card in cards}
-        changed = [card for card in wanted.values() if not self._is_there(card)]
+        changed = [card for card in wanted.values() if card.skill_id in leaving or not self._is_there(card)]
+        made = [self._made(card, fine_tune) for card in changed]
+        rows = [self._leave(skill) for skill in sorted(leaving)]
         self._make_room(sum(card.skill_id not in catalogue for card in changed))
-        return rows + [self._put(card, fine_tune) for card in changed]
-
-    @property
-    def version(self) -> str:
-        """Names the catalogue: "" as it was shipped, else the first 12 hex digits of a hash of all that differs.
-
-        Equal cards over equal bundles have equal names.
-        """
-        if not self._differs:
-            return ""
-        digest = hashlib.sha256()
-        for skill, card in sorted(self._differs.items(), key=lambda pair: pair[0]):
-            told = msgspec.json.encode(_undated(card), order="deterministic") if card else b""
-            digest.update(msgspec.json.encode((skill, hashlib.sha256(told).hexdigest())))
-        return digest.hexdigest()[:12]
+        rows += [self._put(one) for one in made]
+        self.version = _digest(repr(sorted(self._differs.items())).encode()) if self._differs else ""
+        return rows
 
     def _is_there(self, card: SkillCard) -> bool:
         catalogue = self._bundle.catalogue
-        return card.skill_id in catalogue and _undated(card) == _undated(
-            catalogue.card(catalogue.row(card.skill_id))
-        )
+        return card.skill_id in catalogue and _same(card, catalogue.card(catalogue.row(card.skill_id)))
 
-    def _leave(self, skill_id: str) -> int:
-        self._remember(skill_id)
-        row = self._bundle.catalogue.remove(skill_id)
-        model = self._bundle.shortlister
-        with torch.no_grad():
-            for table in (model.rows, model.cards, model.statistics):
-                table[row] = 0.0
-            model.present[row] = False
-            self._bundle.declarations.put(row, None, torch.empty(0))
-        self._note(skill_id, None)
-        return row
+    def _made(self, card: SkillCard, fine_tune: bool) -> _Made:
+        shipped, intents = self._remember(card.skill_id), self._bags(intent_texts(card))
+        known = shipped.statistics if shipped else None
+        if shipped and _same(card, shipped.card):
+            return _Made(card, shipped.row, shipped.bag, intents, known)
+        bag = card_bags(self._bundle.shortlister, self._bundle.vocabulary, self._words, [card])[0]
+        row = shipped.row if shipped and shipped.learned else self._row(card, bag, fine_tune)
+        return _Made(card, row, bag, intents, known)
 
-    @torch.no_grad()
-    def _put(self, card: SkillCard, fine_tune: bool) -> int:
-        """Writes the row of a card that joins or changes. There is room for it."""
-        bundle, model, shipped = self._bundle, self._bundle.shortlister, self._remember(card.skill_id)
-        joins = card.skill_id not in bundle.catalogue
-        row = bundle.catalogue.add(card) if joins else bundle.catalogue.replace(card)
-        model.present[row] = True
-        if shipped and _undated(card) == _undated(shipped.card):
-            model.rows[row], model.cards[row] = shipped.row, shipped.bag
-        else:
-            model.cards[row] = card_bags(model, bundle.vocabulary, self._words, [card])[0]
-            model.rows[row] = shipped.row if shipped and shipped.learned else self._row(card, row, fine_tune)
-        if joins and shipped:
-            model.statistics[row] = shipped.statistics
-        bundle.declarations.put(row, card, self._bags(intent_texts(card)))
-        self._note(card.skill_id, card)
-        return row
-
-    def _row(self, card: SkillCard, row: int, fine_tune: bool) -> Tensor:
+    def _row(self, card: SkillCard, bag: Tensor, fine_tune: bool) -> Tensor:
         """The row of a card that has not learned from requests, (D,)."""
         said = self._said(card)
         start = self._length * F.normalize(said.weights @ said.vectors, dim=-1)
         if not fine_tune:
             return start
-        return tuned(self._bundle.shortlister, start, row, said, self._rivals_say)
+        catalogue = self._bundle.catalogue
+        own = catalogue.row(card.skill_id) if card.skill_id in catalogue else None
+        return tuned(self._bundle.shortlister, start, bag, said, own, self._rivals_say)
 
     def _said(self, card: SkillCard) -> Said:
         """What the card says of itself, as the encoder reads it; weights sum to 1, if it has a word at all."""
@@ -155,39 +140,67 @@ class Onboarding:
 
     def _make_room(self, count: int) -> None:
         """Empty rows for `count` skills that join; the other rows are copied as they are."""
-        model = self._bundle.shortlister
         if not count:
             return
-        with torch.no_grad():
-            model.rows = nn.Parameter(F.pad(model.rows, (0, 0, 0, count)), model.rows.requires_grad)
-            model.cards = F.pad(model.cards, (0, 0, 0, count))
-            model.statistics = F.pad(model.statistics, (0, 0, 0, count))  # zeros: nothing is known
-            model.present = F.pad(model.present, (0, count))
+        model = self._bundle.shortlister
+        model.rows = nn.Parameter(F.pad(model.rows, (0, 0, 0, count)), model.rows.requires_grad)
+        model.cards = F.pad(model.cards, (0, 0, 0, count))
+        model.statistics = F.pad(model.statistics, (0, 0, 0, count))
+        model.present = F.pad(model.present, (0, count))
+
+    def _put(self, made: _Made) -> int:
+        """Writes the row of a card that joins or changes; there is room for it."""
+        bundle, model, card = self._bundle, self._bundle.shortlister, made.card
+        joins = card.skill_id not in bundle.catalogue
+        row = bundle.catalogue.add(card) if joins else bundle.catalogue.replace(card)
+        model.rows[row], model.cards[row], model.present[row] = made.row, made.bag, True
+        if made.statistics is not None:
+            model.statistics[row] = made.statistics
+        elif joins:
+            model.statistics[row] = 0.0
+        bundle.declarations.put(row, card, made.intents)
+        self._note(card.skill_id, card)
+        return row
+
+    def _leave(self, skill_id: str) -> int:
+        self._remember(skill_id)
+        row = self._bundle.catalogue.remove(skill_id)
+        model = self._bundle.shortlister
+        for table in (model.rows, model.cards, model.statistics):
+            table[row] = 0.0
+        model.present[row] = False
+        self._bundle.declarations.put(row, None, torch.empty(0))
+        self._note(skill_id, None)
+        return row
 
     def _remember(self, skill_id: str) -> _Shipped | None:
-        """The skill as it was shipped, looked at before it changes for the first time; None for a later one."""
+        """The skill as it was shipped, looked at before it changes for the first time; None for one of later."""
         if skill_id in self._cards and skill_id not in self._shipped:
             card, model = self._cards[skill_id], self._bundle.shortlister
             row = self._bundle.catalogue.row(skill_id)
-            with torch.no_grad():
-                own, bag, known = (t[row].clone() for t in (model.rows, model.cards, model.statistics))
-                given = self._row(card, row, fine_tune=False)
-                learned = float(F.cosine_similarity(own, given, dim=0)) < SAME
+            own, bag, known = (table[row].clone() for table in (model.rows, model.cards, model.statistics))
+            learned = float(F.cosine_similarity(own, self._row(card, bag, fine_tune=False), dim=0)) < SAME
             self._shipped[skill_id] = _Shipped(card, own, bag, known, learned)
         return self._shipped.get(skill_id)
 
     def _note(self, skill_id: str, card: SkillCard | None) -> None:
         """Keeps the books of what is not as shipped."""
         shipped = self._cards.get(skill_id)
-        as_shipped = (
-            shipped is None if card is None else shipped is not None and _undated(card) == _undated(shipped)
-        )
-        if as_shipped:
+        if card is shipped or (card and shipped and _same(card, shipped)):
             self._differs.pop(skill_id, None)
         else:
-            self._differs[skill_id] = card
+            told = msgspec.json.encode(_undated(card), order="deterministic") if card else b""
+            self._differs[skill_id] = _digest(told)
+
+
+def _same(card: SkillCard, other: SkillCard) -> bool:
+    return _undated(card) == _undated(other)
 
 
 def _undated(card: SkillCard) -> SkillCard:
     """The card without the time at which it was sent: the same card again says nothing new."""
     return msgspec.structs.replace(card, event_time_ms=0)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]

@@ -31,18 +31,25 @@ class Said:
 
 
 def tuned(
-    model: Shortlister, start: Tensor, at: int, said: Said, rivals_say: Callable[[Sequence[int]], Tensor]
+    model: Shortlister,
+    start: Tensor,
+    bag: Tensor,
+    said: Said,
+    own: int | None,
+    rivals_say: Callable[[Sequence[int]], Tensor],
 ) -> Tensor:
-    """The row (D,) of the skill at `at`, tuned from `start`; its card is in the model already.
+    """A new skill's row (D,), tuned from `start`; `bag` (E,) of its card; `own` is the row that it has already.
 
-    Each text is a choice between the new skill and all others, whose scores stand still: for what the skill's own
-    card says the new one is right, for what `rivals_say` of some rows' skills one of the others.
+    Each text is a choice between the new skill and all others, whose scores stand still: for what its own card
+    says the new one is right, for what `rivals_say` of the skills at some rows one of the others.
     """
     scale = float(model.scale.exp())
     with torch.no_grad():
         vectors, priors = model.skill_vectors(), model.priors()  # (S + 1, D), (S + 1,)
-        card, prior = model.read_card(model.cards[at]), float(priors[at])  # (D,)
-        priors[at] = -torch.inf  # from here on the others only
+        prior = 0.0 if own is None else float(priors[own])
+        if own is not None:
+            priors[own] = -torch.inf  # from here on the others only
+        card = model.read_card(bag)  # (D,)
         near = vectors[:-1] @ F.normalize(start + card, dim=-1)  # (S,)
         near[priors[:-1] < NEVER / 2] = NEVER
         rivals = near.topk(min(RIVALS, len(near))).indices
@@ -56,9 +63,9 @@ def tuned(
     with torch.enable_grad():
         for _ in range(STEPS):
             v = F.normalize(row + card, dim=-1)
-            own = said.weights @ F.softplus(own_others - scale * said.vectors @ v)
-            rival = F.softplus(scale * against @ v - rival_others).sum()
-            loss = own + AGAINST * rival + STAY * (row - start).square().sum()
+            right = said.weights @ F.softplus(own_others - scale * said.vectors @ v)
+            wrong = F.softplus(scale * against @ v - rival_others).sum()
+            loss = right + AGAINST * wrong + STAY * (row - start).square().sum()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimiser.step()

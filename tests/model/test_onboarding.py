@@ -346,3 +346,21 @@ def margin(selector: Selector, text: str, card: SkillCard) -> float:
     own, other = bundle.catalogue.row(card.skill_id), bundle.catalogue.row(HARP.skill_id)
     found = scores(bundle, selector._shortlists, [Request(text)], len(bundle.catalogue))[0]
     return float(found[own] - found[other])
+
+
+def test_where_a_card_cannot_be_read_nothing_has_changed(
+    bundle: Bundle, small_dev: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selector, requests = Selector(bundle), requests_of(small_dev)
+    before, ids = selector.decide(requests), bundle.catalogue.ids()
+
+    def fail(*_: object) -> Tensor:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(bundle.shortlister.encoder), "bags", fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            selector.take([HARP], [ids[0]])
+    assert (bundle.catalogue.ids(), selector.catalogue) == (ids, "")
+    assert selector.decide(requests) == before
+    assert selector.take([HARP], [ids[0]]) == 2
