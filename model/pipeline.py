@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from model.bundle import Bundle, Manifest
 from model.catalogue import Catalogue
@@ -184,21 +183,13 @@ def _parts(
     """Rows to learn from, rows held out, and the first together with what the cards say."""
     said = card_rows(cards) if recipe.own_words else []
     every = encode_rows([*rows, *said], catalogue, vocabulary)
-    is_aside = _aside(rows, recipe.held_out)
+    is_aside = np.asarray([is_held_out(row.text, recipe.held_out) for row in rows], dtype=np.bool_)
     if is_aside.all() or not is_aside.any():  # a handful of rows: learn from all, check on all
         aside = kept = np.arange(len(rows))
     else:
         aside, kept = np.flatnonzero(is_aside), np.flatnonzero(~is_aside)
     own = np.concatenate([kept, np.arange(len(rows), len(every))])
     return every.take(kept), every.take(aside), every.take(own)
-
-
-def _aside(rows: Sequence[Row], share: float) -> NDArray[np.bool_]:
-    """Which rows are held out, (rows,): none whose skill would have no row left to learn from."""
-    by_hash = [is_held_out(row.text, share) for row in rows]
-    taught = {row.skill_id for row, aside in zip(rows, by_hash, strict=True) if not aside}
-    last = {row.text for row in rows if row.skill_id not in taught}
-    return np.asarray([aside and row.text not in last for row, aside in zip(rows, by_hash, strict=True)], np.bool_)
 
 
 def is_held_out(text: str, share: float) -> bool:
