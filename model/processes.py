@@ -113,3 +113,5 @@ def _child(job: Job, data: Path, out: Path, threads: int, connection: Connection
     except NamefreeError as error:
         connection.send((-1.0, str(error)))
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # the parent is gone, and nobody waits for what is not finished
+        sys.exit(1)

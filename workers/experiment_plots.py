@@ -42,7 +42,7 @@ def measures(systems: Mapping[str, Values], conditions: Sequence[str]) -> str:
                 _dot(ax, system["measures"][condition]["top3"], at, colour, level=True)
             ax.set_yticks(range(len(systems)), list(systems))
             ax.set_ylim(len(systems) - 0.5, -0.5)
-            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             percent(ax, "x")
         return svg(figure, "measures", "Top-3 of every system in every condition, with intervals")
 

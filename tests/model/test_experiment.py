@@ -105,6 +105,14 @@ def test_equal_recipes_are_one_cell_whatever_they_are_called(market: Market, tmp
     assert len(job.cells) == 1
 
 
+def test_without_the_vectors_package_all_is_what_it_is_without_vectors(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.experiment.is_installed", lambda: False)
+    cells = cells_of(market, [SYSTEMS["best"], SYSTEMS["no-pretrained"]], [0], quick=True)
+    assert cells[0].key == cells[1].key
+
+
 def test_a_run_that_broke_off_goes_on_where_it_was(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
