@@ -77,8 +77,9 @@ class Selector:
         No other skill's score changes by a bit. See `model.onboarding.Onboarding.take`.
         """
         rows = self._onboarding.take(cards, gone, fine_tune)
-        self._shortlists.put(rows)
-        self._ids = self.bundle.catalogue.ids()
+        if rows:
+            self._shortlists.put(rows)
+            self._ids = self.bundle.catalogue.ids()
         return len(rows)
 
     def decide(self, requests: list[Request]) -> list[Ranking]:

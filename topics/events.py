@@ -154,8 +154,8 @@ class Decision(Struct, frozen=True, kw_only=True):
     """What the router answered to one utterance. Key: customer_id.
 
     `linked` is what was known of the customer's links; `propensity` is the probability with which this choice
-    was made and `rule` what made it; `release` and `statistics` name the versions that decided, so that a
-    replay can repeat it.
+    was made and `rule` what made it; `release`, `statistics` and `catalogue` name the versions that decided, so
+    that a replay can repeat it. A catalogue of "" is that of the release as it was published.
     """
 
     schema: Schema = SCHEMA
@@ -171,6 +171,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     rule: Line = "best"
     release: Line = ""
     statistics: Line = ""
+    catalogue: Line = ""
     latency_ms: Annotated[float, Meta(ge=0.0)] = 0.0
 
     def __post_init__(self) -> None:

@@ -33,7 +33,17 @@ def _kept(days: int) -> dict[str, str]:
 
 UTTERANCES = Topic("utterances", "customer_id", events.Utterance, "delete", config=_kept(7), note="requests")
 LINKS = Topic("links", "customer_id", events.Links, "compact", note="linked skills of each customer")
-SKILLS = Topic("skills", "skill_id", events.SkillCard, "compact", 1, note="the skills' cards")
+SKILLS = Topic(
+    "skills",
+    "skill_id",
+    events.SkillCard,
+    "compact",
+    1,
+    config={
+        "delete.retention.ms": str(3_650 * DAY_MS)
+    },  # else a removed skill of a release comes back after a day
+    note="the skills' cards",
+)
 DECISIONS = Topic("decisions", "customer_id", events.Decision, "delete", config=_kept(7), note="answers")
 OUTCOMES = Topic("outcomes", "customer_id", events.Outcome, "delete", config=_kept(7), note="what became of them")
 STATISTICS = Topic(

@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from model.selector import Ranking, Request
 from topics.codec import Source, check_key, decode, encode
 from topics.errors import BadEvent
-from topics.events import Action, Decision, Utterance
+from topics.events import Action, Decision, SkillCard, Utterance
 from workers.source import place_of
 from workers.transactions import Headers
 
@@ -24,7 +24,12 @@ class Selecting(Protocol):
     release: str
     statistics: str
 
+    @property
+    def catalogue(self) -> str: ...
+    @property
+    def skills(self) -> int: ...
     def decide(self, requests: list[Request]) -> list[Ranking]: ...
+    def take(self, cards: Sequence[SkillCard], gone: Sequence[str]) -> int: ...
 
 
 class KnowsLinks(Protocol):
@@ -131,6 +136,7 @@ def _decision(
         rule=ranking.rule,
         release=selector.release,
         statistics=selector.statistics,
+        catalogue=selector.catalogue,
         latency_ms=round(latency_ms, 3),
     )
 

@@ -40,6 +40,7 @@ class DecisionHead(msgspec.Struct, frozen=True):
     candidates: tuple[Offered, ...] = ()
     linked: tuple[str, ...] = ()
     release: str = ""
+    catalogue: str = ""
 
     def first(self) -> str | None:
         """The skill put first: the one launched or suggested, or the head of the list; None for silence."""
@@ -72,13 +73,14 @@ def source_of(message: Message) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was decided, and with which links and release."""
+    """What was decided, and with which links, release and catalogue."""
 
     action: Action
     skill_id: str | None
     first: str | None
     linked: tuple[str, ...]
     release: str
+    catalogue: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def recorded_decisions(settings: Settings, wanted: Container[str]) -> dict[str, 
         if head is not None and head.utterance_id in wanted:
             linked = tuple(intern(skill_id) for skill_id in head.linked)
             found[head.utterance_id] = Recorded(
-                head.action, head.skill_id, head.first(), linked, intern(head.release)
+                head.action, head.skill_id, head.first(), linked, intern(head.release), intern(head.catalogue)
             )
     return found
 

@@ -44,7 +44,7 @@ class RouterMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.consumed = _consumed(registry, ("utterances", "links", "releases"))
+        self.consumed = _consumed(registry, ("utterances", "links", "skills", "releases"))
         self.dead_letters = _dead_letters(registry, ("utterances",))
         self.statistics_age_s = _statistics_age(registry)
         self.stage_s = Histogram(
@@ -94,6 +94,18 @@ class RouterMetrics:
         )
         self.bad_links = Counter(
             "namefree_bad_links_total", "Malformed links events that were passed over.", registry=registry
+        )
+        self.skills = Gauge("namefree_skills", "Skills that are chosen among.", registry=registry)
+        self.onboarding_s = Histogram(
+            "namefree_onboarding_seconds",
+            "Time in which cards that arrived together joined, changed or left the catalogue.",
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self.bad_cards = Counter(
+            "namefree_bad_cards_total",
+            "Cards on the skills topic that were passed over; the one before stays in force.",
+            registry=registry,
         )
         _create(self.stage_s, STAGES)
         _create(self.transactions, ("committed", "aborted"))

@@ -1,9 +1,11 @@
 """Replay: a stretch of utterances through one or two releases, aside from everything that serves.
 
 Each utterance is decided again with the links that its recorded decision was made with; without one, with the
-links it carries, else with the customer's current ones. Where outcomes tell what was meant, the releases are
-measured by it. That measure leans towards the release that decided at the time, because customers accept what
-they are offered: so the share that could be judged and the share of equal decisions stand beside it.
+links it carries, else with the customer's current ones. It is decided among the skills of now: those of the
+release, and what the `skills` topic says of them; how many decisions were made among others is told. Where
+outcomes tell what was meant, the releases are measured by it. That measure leans towards the release that decided
+at the time, because customers accept what they are offered: so the share that could be judged and the share of
+equal decisions stand beside it.
 """
 
 import time
@@ -28,6 +30,7 @@ from workers.joins import (
     verdict_of,
 )
 from workers.releases import CURRENT, all_releases, current_release
+from workers.skills import bring_up_to_date, cards_on_topic
 from workers.stretch import Stretch
 from workers.tally import Report, Tally
 
@@ -47,6 +50,9 @@ def replay(
     The first `show` changes are kept. Malformed utterances are counted and skipped. Raises BrokerError.
     """
     known = _gather(settings, stretch)
+    cards = cards_on_topic(settings)
+    for selector in selectors:
+        bring_up_to_date(selector, cards)
     tally = Tally(selectors, show)
     began_s = time.monotonic()
     for utterances in _batches(settings, stretch):

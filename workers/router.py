@@ -17,7 +17,7 @@ from confluent_kafka import Message, TopicPartition
 from topics.registry import UTTERANCES
 from topics.settings import MAX_POLL_INTERVAL_MS
 from workers.dead_letters import Ceiling, dead_letter
-from workers.deciding import Batch, decide_batch, decode_batch, trace_of
+from workers.deciding import Batch, Selecting, decide_batch, decode_batch, trace_of
 from workers.metrics import RouterMetrics, bounded_reason
 from workers.serving import Serving
 from workers.transactions import Headers, TransactionLost
@@ -57,6 +57,12 @@ class Links(Protocol):
     def update(self, owned: frozenset[int], stop: threading.Event) -> None: ...
 
 
+class Skills(Protocol):
+    """The catalogue's changes; the methods say more in `workers.skills`."""
+
+    def update(self, selector: Selecting | None) -> None: ...
+
+
 @dataclass(frozen=True)
 class Commit:
     """What one committed batch was, for tests and for whoever watches: `namefree route --json`."""
@@ -79,6 +85,7 @@ class Router:
     source: Source
     sink: Sink
     links: Links
+    skills: Skills
     serving: Serving
     metrics: RouterMetrics
     ceiling: Ceiling
@@ -95,14 +102,15 @@ class Router:
             messages = self.source.poll()  # 1. poll
             settled = self.is_ready()
             self.links.update(self.source.owned, stop)
+            selector = self.serving.current()
+            self.skills.update(selector)
             self.source.show_lag()
             if messages and not stop.is_set():  # stopped while links were restored: decide nothing without them
-                self._turn(messages)
+                self._turn(messages, selector)
             if messages or not settled:  # joining and restoring are no idleness
                 busy_s = time.monotonic()
 
-    def _turn(self, messages: list[Message]) -> None:
-        selector = self.serving.current()
+    def _turn(self, messages: list[Message], selector: Selecting | None) -> None:
         if selector is None:
             raise RuntimeError("the loop was started before a release served")
         start_s = time.monotonic()

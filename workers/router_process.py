@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from topics.errors import BrokerError
 from topics.kafka import admin_client, cluster_topics
-from topics.registry import DEAD_LETTERS, DECISIONS, LINKS, RELEASES, UTTERANCES, topic_name
+from topics.registry import DEAD_LETTERS, DECISIONS, LINKS, RELEASES, SKILLS, UTTERANCES, topic_name
 from topics.settings import Settings
 from workers.dead_letters import Ceiling
 from workers.deciding import Selecting
@@ -23,6 +23,7 @@ from workers.links import LinksTable
 from workers.metrics import RouterMetrics, serve_metrics
 from workers.router import Commit, Router
 from workers.serving import FixedBundle, Loader, ReleaseFollower, wait_for_release
+from workers.skills import SkillsFollower
 from workers.source import UtteranceSource
 from workers.transactions import open_sink
 
@@ -68,6 +69,8 @@ def run_router(
             )
         )
         log.info("metrics at http://%s:%d/metrics", options.metrics_host, port)
+        skills = stack.enter_context(closing(SkillsFollower(settings, metrics, stop)))
+        load = skills.loading(load)
         serving = stack.enter_context(closing(_serving(settings, options.bundle, load, metrics)))
         wait_for_release(serving, stop)
         if stop.is_set():
@@ -88,6 +91,7 @@ def run_router(
                 source=source,
                 sink=sink,
                 links=links,
+                skills=skills,
                 serving=serving,
                 metrics=metrics,
                 ceiling=Ceiling(options.max_dead_share),
@@ -115,7 +119,7 @@ def transactional_id(settings: Settings, options: RouterOptions) -> str:
 def check_router_topics(settings: Settings) -> None:
     """Raises BrokerError where a topic is missing, or where requests and links would not meet."""
     there = cluster_topics(admin_client(settings), settings)
-    for topic in (UTTERANCES, LINKS, DECISIONS, DEAD_LETTERS, RELEASES):
+    for topic in (UTTERANCES, LINKS, SKILLS, DECISIONS, DEAD_LETTERS, RELEASES):
         name = topic_name(settings, topic)
         if name not in there:
             raise BrokerError(f"topic {name} is missing at {settings.bootstrap}: run `namefree topics create`")

@@ -17,8 +17,9 @@ class Sender:
         self._producer = producer(settings)
         self._failed: str | None = None
 
-    def send(self, topic: str, key: str, value: bytes) -> None:
-        """Hands one message over; waits while the client's queue is full. Raises BrokerError."""
+    def send(self, topic: str, key: str, value: bytes | None) -> None:
+        """Hands one message over; waits while the client's queue is full. A value of None removes what stands
+        under the key of a compacted topic. Raises BrokerError."""
         while True:
             try:
                 self._producer.produce(topic, value, key, on_delivery=self._delivered)

@@ -49,16 +49,20 @@ class Change:
 
 @dataclass(frozen=True)
 class ReleaseReport:
-    """One release over the stretch.
+    """One release over the stretch, among the skills of `catalogue` (see `topics.events.Decision`).
 
     `equal`: same action and skill as recorded. `equal_own`: the same among those that this very release had
-    decided; anything under 1 there is a fault. `top1`: the first skill is the meant one, among the judged.
+    decided among the same skills; anything under 1 there is a fault. `elsewhere`: how many it had decided among
+    other skills, which have joined, changed or left since or before. `top1`: the first skill is the meant one,
+    among the judged.
     """
 
     release: str
     equal: Share
     equal_own: Share
     top1: Share
+    catalogue: str = ""
+    elsewhere: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Counted:
     """Of one release: hits so far."""
 
     equal: int = 0
+    elsewhere: int = 0
     own: int = 0
     equal_own: int = 0
     right: int = 0
@@ -93,7 +98,7 @@ class Tally:
     """Counts, utterance by utterance; keeps no more than the first changes."""
 
     def __init__(self, selectors: Sequence[Selecting], show: int) -> None:
-        self.names = [selector.release for selector in selectors]
+        self.names = [(selector.release, selector.catalogue) for selector in selectors]
         self.counted = [Counted() for _ in selectors]
         self.utterances = self.recorded = self.judged = self.changed = self.compared = 0
         self.decided_by: Counter[str] = Counter()
@@ -121,9 +126,11 @@ class Tally:
         self.decided_by[recorded.release] += 1
         for name, counted, ranking in zip(self.names, self.counted, ranked, strict=True):
             equal = _choice(ranking) == (recorded.action, recorded.skill_id)
+            own = name == (recorded.release, recorded.catalogue)
             counted.equal += equal
-            counted.own += name == recorded.release
-            counted.equal_own += equal and name == recorded.release
+            counted.own += own
+            counted.equal_own += equal and own
+            counted.elsewhere += name[0] == recorded.release and not own
 
     def _judge(self, verdict: Verdict, ranked: Sequence[Ranking]) -> None:
         self.judged += 1
@@ -171,12 +178,15 @@ class Tally:
             utterances_per_s=round(self.utterances / max(seconds, 1e-9), 1),
         )
 
-    def _release(self, name: str, counted: Counted) -> ReleaseReport:
+    def _release(self, name: tuple[str, str], counted: Counted) -> ReleaseReport:
+        release, catalogue = name
         return ReleaseReport(
-            release=name,
+            release=release,
             equal=share_of(counted.equal, self.recorded),
             equal_own=share_of(counted.equal_own, counted.own),
             top1=share_of(counted.right, self.judged),
+            catalogue=catalogue,
+            elsewhere=counted.elsewhere,
         )
 
 

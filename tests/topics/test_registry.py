@@ -51,7 +51,9 @@ def test_other_partitions_and_cleanup_are_named(settings: Settings) -> None:
     [uneven] = [line for line in found if "equally many partitions" in line]
     assert f"{settings.prefix}links 3" in uneven
     assert f"{settings.prefix}decisions 2" in uneven
-    assert len(found) == 3
+    [kept] = [line for line in found if "delete.retention.ms=86400000" in line]
+    assert kept.startswith(f"topic {settings.prefix}skills ")
+    assert len(found) == 4
 
 
 def test_a_setting_changed_later_is_named(settings: Settings, wait_until: WaitUntil) -> None:

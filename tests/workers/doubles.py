@@ -2,13 +2,14 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from model.bundle import Manifest, read_manifest
 from model.selector import Ranking, Request
-from topics.events import Action, Candidate
+from topics.events import Action, Candidate, SkillCard
 
 POISON = "poison"  # a text with this word makes the flat selector raise
 SLOW = "slow"  # and this one makes it take a tenth of a second
@@ -18,9 +19,14 @@ class FlatSelector:
     """Ranks what is linked, in order, with equal scores; says `none` where nothing is linked."""
 
     statistics = ""
+    catalogue = ""
+    skills = 0
 
     def __init__(self, release: str = "flat") -> None:
         self.release = release
+
+    def take(self, cards: Sequence[SkillCard], gone: Sequence[str]) -> int:
+        return 0
 
     def decide(self, requests: list[Request]) -> list[Ranking]:
         return [_ranking(request) for request in requests]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions
 
@@ -14,9 +15,9 @@ from tests.conftest import Broker
 from tests.workers.answering import decision
 from topics.codec import encode
 from topics.errors import UsageError
-from topics.events import Action, Candidate, Decision, Link, Links, Outcome, OutcomeKind, Utterance
+from topics.events import Action, Candidate, Decision, Link, Links, Outcome, OutcomeKind, SkillCard, Utterance
 from topics.kafka import admin_client, producer
-from topics.registry import DECISIONS, LINKS, OUTCOMES, UTTERANCES, Topic, create_topics, topic_name
+from topics.registry import DECISIONS, LINKS, OUTCOMES, SKILLS, UTTERANCES, Topic, create_topics, topic_name
 from topics.settings import Settings
 from workers.commands.replay import print_report
 from workers.deciding import Selecting
@@ -33,11 +34,18 @@ class Choosing:
     """A selector that launches what `choose` says, and keeps the requests that it got."""
 
     statistics = ""
+    skills = 0
 
-    def __init__(self, release: str, choose: Callable[[Request], str | None]) -> None:
+    def __init__(self, release: str, choose: Callable[[Request], str | None], catalogue: str = "") -> None:
         self.release = release
+        self.catalogue = catalogue
+        self.taken: list[tuple[Sequence[SkillCard], Sequence[str]]] = []
         self.asked: list[Request] = []
         self._choose = choose
+
+    def take(self, cards: Sequence[SkillCard], gone: Sequence[str]) -> int:
+        self.taken.append((cards, gone))
+        return len(cards) + len(gone)
 
     def decide(self, requests: list[Request]) -> list[Ranking]:
         self.asked += requests
@@ -81,13 +89,17 @@ def send(settings: Settings, topic: Topic, events: Sequence[Utterance | Links | 
     sender.flush()
 
 
-def decided(settings: Settings, utterances: Sequence[Utterance], release: str = "old") -> None:
+def decided(
+    settings: Settings, utterances: Sequence[Utterance], release: str = "old", catalogue: str = ""
+) -> None:
     """Records for each that its first link was launched; in transactions, so that markers stand between."""
     writer = producer(settings, f"{settings.prefix}recorder")
     writer.init_transactions()
     for one in utterances:
         writer.begin_transaction()
-        value = encode(decision(one, Action.LAUNCH, one.linked or (), release))
+        value = encode(
+            msgspec.structs.replace(decision(one, Action.LAUNCH, one.linked or (), release), catalogue=catalogue)
+        )
         writer.produce(topic_name(settings, DECISIONS), value, one.customer_id)
         writer.commit_transaction()
 
@@ -114,6 +126,28 @@ def test_the_release_that_decided_repeats_its_decisions(settings: Settings) -> N
     own = report.releases[0].equal_own
     assert (report.utterances, own.hits, own.of, own.low, own.high) == (20, 20, 20, 1.0, 1.0)
     assert (report.decided_by, report.changed, report.changes) == ({"old": 20}, 0, [])
+
+
+def test_decisions_among_other_skills_are_told_and_are_no_fault(settings: Settings) -> None:
+    utterances = [utterance(n, ["rides"]) for n in range(9)]
+    send(settings, UTTERANCES, utterances)
+    decided(settings, utterances[:3])
+    decided(settings, utterances[3:8], catalogue="9e0c")
+    decided(settings, utterances[8:], release="older", catalogue="9e0c")
+    [found] = everything(settings, Choosing("old", always_cats, catalogue="9e0c")).releases
+    assert (found.catalogue, found.elsewhere, found.equal_own.of, found.equal_own.hits) == ("9e0c", 3, 5, 0)
+
+
+def test_releases_are_replayed_among_the_skills_of_now(settings: Settings) -> None:
+    sender = Sender(settings)
+    topic = topic_name(settings, SKILLS)
+    cats, rides = (SkillCard(skill_id=name, name=name) for name in ("cats", "rides"))
+    for key, value in (("cats", encode(rides)), ("cats", encode(cats)), ("rides", encode(rides)), ("rides", None)):
+        sender.send(topic, key, value)
+    sender.flush()
+    selectors = Choosing("new", always_cats), Choosing("old", first_link)
+    everything(settings, *selectors)
+    assert [selector.taken for selector in selectors] == [[([cats], ["rides"])]] * 2
 
 
 def test_changes_are_told_from_the_other_release_to_the_one_in_question(settings: Settings) -> None:

@@ -14,6 +14,7 @@ from topics.codec import decode, encode
 from topics.errors import WorkerError
 from topics.events import Action, DeadLetter, Decision, Utterance
 from workers.dead_letters import MAX_VALUE_BYTES, Ceiling
+from workers.deciding import Selecting
 from workers.metrics import RouterMetrics
 from workers.router import Commit, Router
 from workers.transactions import Headers, TransactionLost
@@ -96,6 +97,13 @@ class MemoryLinks:
         self.on_update()
 
 
+class NoCards:
+    """A topic of skills without any."""
+
+    def update(self, selector: Selecting | None) -> None:
+        pass
+
+
 class FlatServing:
     def current(self) -> FlatSelector:
         return FlatSelector()
@@ -122,6 +130,7 @@ class Run:
             source=MemorySource(self.batches, stop),
             sink=self.sink,
             links=MemoryLinks(self.links, lambda: self.on_update(stop)),
+            skills=NoCards(),
             serving=FlatServing(),
             metrics=RouterMetrics(self.registry),
             ceiling=Ceiling(self.share),

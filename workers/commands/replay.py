@@ -42,8 +42,9 @@ def command(
 
     A place is a list of partition:offset (then only the partitions named are read), an ISO time (UTC unless it
     says otherwise) or epoch milliseconds. Each utterance is decided with the links that were used at the time.
-    A release must repeat its own decisions: its share of own decisions repeated is 1. Top-1 is measured where an
-    outcome told the intended skill, which leans towards the release that decided then.
+    A release must repeat its own decisions: its share of own decisions repeated is 1. It chooses among the skills
+    of now, those of the skills topic among them; decisions that it made among others are counted apart. Top-1 is
+    measured where an outcome told the intended skill, which leans towards the release that decided then.
 
     \b
     Example:
@@ -62,8 +63,11 @@ def command(
 def print_report(report: Report) -> None:
     """The report as tables on stdout."""
     print_table("Replay", ["measure", "value"], _measures(report))
-    columns = ["release", "equal to recorded", "own decisions repeated", "top-1"]
-    rows = [(one.release, _share(one.equal), _share(one.equal_own), _share(one.top1)) for one in report.releases]
+    columns = ["release", "equal to recorded", "own decisions repeated", "own among other skills", "top-1"]
+    rows = [
+        (one.release, _share(one.equal), _share(one.equal_own), f"{one.elsewhere:,}", _share(one.top1))
+        for one in report.releases
+    ]
     print_table("Releases", columns, rows)
     if report.changes:
         title = f"Changed decisions, {len(report.changes)} of {report.changed:,}"
