@@ -46,6 +46,17 @@ def read_skills(folder: Path) -> list[SkillCard]:
     return list(cards.values())
 
 
+def read_card(path: Path) -> SkillCard:
+    """The card in a JSON file of its own. Raises BadData where it is none, UsageError without a file."""
+    try:
+        found = _attempt(path.read_bytes(), _card, str(path))
+    except OSError as error:
+        raise UsageError(f"file {path} cannot be read: {error.strerror}") from error
+    if isinstance(found, BadData):
+        raise found
+    return found
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of a .jsonl or .jsonl.gz file. Raises BadData at the first bad row, UsageError without a file."""
     return [row for _, row in _taken(_rows(path, _row))]

@@ -8,7 +8,7 @@ import msgspec
 from topics.codec import encode
 from topics.errors import BadData, BadEvent
 from topics.events import SkillCard
-from topics.kafka import partitions_of
+from topics.kafka import partitions_of, read_all
 from topics.registry import SKILLS, topic_name
 from topics.settings import Settings
 from workers.console import Advance
@@ -33,6 +33,27 @@ def load_catalogue(
         advance(done)
     sender.flush()
     return len(cards)
+
+
+def remove_skills(settings: Settings, skills: Sequence[str]) -> None:
+    """Takes skills off the topic, and waits for the acknowledgements.
+
+    Raises BadData, and removes none, where one is not there; BrokerError where the topic is missing.
+    """
+    topic = topic_name(settings, SKILLS)
+    partitions_of(settings, topic)
+    there: dict[bytes, bool] = {}
+    for message in read_all(settings, topic):
+        there[message.key() or b""] = message.value() is not None
+    for skill in skills:
+        if not there.get(skill.encode()):
+            raise BadData(
+                f"skill {skill!r} is not on topic {topic}: `namefree catalogue load` puts a catalogue there"
+            )
+    sender = Sender(settings)
+    for skill in skills:
+        sender.send(topic, skill, None)
+    sender.flush()
 
 
 def _encoded(card: SkillCard) -> bytes:

@@ -20,6 +20,7 @@ COMMANDS = {
     "broker": ("broker", "Start, stop and look at the embedded Kafka broker."),
     "topics": ("topics", "Create the topics and check them on the cluster."),
     "catalogue": ("catalogue", "Check a data folder and put its skills on the topic."),
+    "skills": ("skills", "Skills join and leave, on the cluster or in a bundle."),
     "train": ("train", "Train a bundle from a data folder."),
     "evaluate": ("evaluate", "Measure a bundle on rows that carry the intended skill."),
     "experiment": ("experiment", "What the model's parts are worth, measured: a table and a report."),
