@@ -14,7 +14,12 @@ from pathlib import Path
 import click
 import pytest
 
+from model.bundle import write_bundle
+from model.data import Row, read_skills
+from model.pipeline import train
+from model.sample import SAMPLE_DIR
 from tests.conftest import Broker
+from tests.workers.reporting import RECIPE
 from workers import cli
 
 ROW = '{"text": "get me a car", "skill_id": "rides:acorn", "source": "made up"}\n'
@@ -197,6 +202,58 @@ def test_a_catalogue_is_loaded(namefree: Namefree, broker: Broker, topic_prefix:
     namefree(*cluster, "topics", "create", "--partitions", "1")
     ran = namefree(*cluster, "catalogue", "load", folder, "--json")
     assert (ran.code, json.loads(ran.out)) == (0, {"topic": f"{topic_prefix}skills", "skills": 1})
+
+
+def test_skills_join_and_leave_the_topic(
+    namefree: Namefree, broker: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    cluster = ("--bootstrap", broker.bootstrap, "--prefix", topic_prefix)
+    namefree(*cluster, "topics", "create", "--partitions", "1")
+    card = tmp_path / "card.json"
+    card.write_text('{"skill_id": "rides:acorn", "name": "Acorn Rides", "phrases": ["get me a car"]}')
+    ran = namefree(*cluster, "skills", "add", card, "--json")
+    assert (ran.code, json.loads(ran.out)) == (0, {"topic": f"{topic_prefix}skills", "skills": ["rides:acorn"]})
+    ran = namefree(*cluster, "skills", "remove", "rides:acorn", "rides:oak")
+    assert ran.code == 1
+    assert "'rides:oak' is not on topic" in ran.err
+    assert namefree(*cluster, "skills", "remove", "rides:acorn").code == 0
+    assert namefree(*cluster, "skills", "remove", "rides:acorn").code == 1
+
+
+def test_skills_join_and_leave_a_bundle(namefree: Namefree, tmp_path: Path) -> None:
+    cards = [card for card in read_skills(SAMPLE_DIR) if card.skill_id.startswith("rides:")]
+    rows = [Row(f"{phrase} now", card.skill_id) for card in cards for phrase in card.phrases]
+    written = write_bundle(train(cards, rows, RECIPE, lambda step, note: None), tmp_path / "first")
+    card = tmp_path / "card.json"
+    card.write_text('{"skill_id": "rides:teapot", "name": "Teapot", "phrases": ["a teapot to the fair"]}')
+    there = ("--bundle", tmp_path / "first", "--out", tmp_path / "second")
+    ran = namefree("skills", "add", card, *there, "--fine-tune", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["parent"] == written.release
+    found = json.loads(namefree("ask", "a teapot", "--bundle", tmp_path / "second", "--json").out)
+    assert "rides:teapot" in {candidate["skill_id"] for candidate in found["candidates"]}
+    back = ("--bundle", tmp_path / "second", "--out", tmp_path / "third")
+    assert namefree("skills", "remove", "rides:teapot", *back).code == 0
+    ran = namefree(
+        "skills", "remove", "rides:teapot", "--bundle", tmp_path / "third", "--out", tmp_path / "fourth"
+    )
+    assert ran.code == 1
+    assert "'rides:teapot' is not in the bundle" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("card", "code"), [("{", 1), ('{"skill_id": "", "name": "x"}', 1), ('{"name": "x"}', 1), (None, 2)]
+)
+def test_a_card_that_is_none_is_refused_with_its_place(
+    namefree: Namefree, tmp_path: Path, card: str | None, code: int
+) -> None:
+    path = tmp_path / "card.json"
+    if card is not None:
+        path.write_text(card)
+    ran = namefree("skills", "add", path)
+    assert ran.code == code
+    assert "card.json" in ran.err
+    assert namefree("skills", "add", path, "--bundle", tmp_path).code == 2
 
 
 def test_decisions_that_stay_away_fail_the_simulation(
