@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from model.shortlister import NEVER, Shortlister
 
-RIVALS = 200  # skills nearest to the new one, whose cards speak against it; 50 did as well with three phrases
+RIVALS = 50  # skills nearest to the new one, whose cards speak against it; 200 did no better
 STEPS, RATE = 30, 0.03
-AGAINST = 0.01  # weight of one text that a rival's card says; the skill's own texts weigh 1 together
+AGAINST = 0.03  # weight of one text that a rival's card says; the skill's own texts weigh 1 together
 STAY = 1.0  # weight of the squared distance from the start
 
 
