@@ -19,6 +19,7 @@ from model.summaries import summary
 from model.systems import GROUPS, selected
 from topics.folders import home_dir
 from workers import console
+from workers.commands import experiment_onboarding
 from workers.experiment_report import render
 from workers.pages import make_room, write_page
 
@@ -36,7 +37,11 @@ def command() -> None:
     \b
     Example:
       namefree experiment shortlister --quick
+      namefree experiment onboarding --quick
     """
+
+
+command.add_command(experiment_onboarding.command)
 
 
 @command.command("shortlister", context_settings={"show_default": True})
