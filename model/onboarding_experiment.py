@@ -81,8 +81,8 @@ def planned(market: Market, quick: bool, count: int = LEFT_OUT, seed: int = 0) -
     most = min(count, len(able) // 2, len(market.cards) // 10)
     if not most:
         raise BadData(
-            f"no skill can be left out: {len(able)} of {len(market.cards)} skills have {max(PHRASES)} training rows"
-            " and a dev row; needed are two of them, and ten skills in all"
+            f"none can be left out: {len(able)} of {len(market.cards)} skills have {max(PHRASES)} training rows "
+            "and a dev row; needed are two of them, and ten skills in all"
         )
     chosen = random.Random(seed).sample(able, most)
     recipe = seeded(shortened(Recipe()) if quick else Recipe(), seed)

@@ -66,5 +66,5 @@ def test_a_seed_chooses_the_skills(plan: Plan) -> None:
 
 def test_a_market_with_few_rows_is_refused_with_the_reason(plan: Plan) -> None:
     poor = Market(plan.market.cards, plan.market.rows[:5], plan.market.conditions, plan.market.digests)
-    with pytest.raises(BadData, match=r"no skill can be left out: 0 of \d+ skills have 10 training rows"):
+    with pytest.raises(BadData, match=r"none can be left out: 0 of \d+ skills have 10 training rows"):
         planned(poor, True)
