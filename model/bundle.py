@@ -172,6 +172,19 @@ def read_bundle(folder: Path) -> Bundle:
         raise BadBundle(f"the bundle in {folder} does not fit together: {str(error).splitlines()[0]}") from error
 
 
+def read_catalogue(folder: Path) -> Catalogue:
+    """The skills of the bundle in `folder` alone. Raises BadBundle."""
+    lines = _checked(folder / "catalogue.jsonl", read_manifest(folder))
+    try:
+        return _catalogue(lines)
+    except msgspec.DecodeError as error:
+        raise BadBundle(f"the catalogue in {folder} cannot be read: {error}") from error
+
+
+def _catalogue(lines: bytes) -> Catalogue:
+    return Catalogue(msgspec.json.Decoder(SkillCard | None).decode_lines(lines))
+
+
 def _checked(path: Path, manifest: Manifest) -> bytes:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -185,7 +198,7 @@ def _checked(path: Path, manifest: Manifest) -> bytes:
 
 
 def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
-    catalogue = Catalogue(msgspec.json.Decoder(SkillCard | None).decode_lines(contents["catalogue.jsonl"]))
+    catalogue = _catalogue(contents["catalogue.jsonl"])
     words: dict[str, Any] = msgspec.json.decode(contents["vocabulary.json"])
     vocabulary = Vocabulary(words["words"], np.asarray(words["weights"], dtype=np.float32), manifest.text)
     shortlister = Shortlister(manifest.shortlister, len(vocabulary), manifest.text.ngram_rows, len(catalogue))

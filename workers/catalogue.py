@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -12,6 +13,7 @@ from topics.kafka import partitions_of, read_all
 from topics.registry import SKILLS, topic_name
 from topics.settings import Settings
 from workers.console import Advance
+from workers.releases import current_release
 from workers.sender import Sender
 
 
@@ -36,24 +38,35 @@ def load_catalogue(
 
 
 def remove_skills(settings: Settings, skills: Sequence[str]) -> None:
-    """Takes skills off the topic, and waits for the acknowledgements.
+    """Writes for each skill that it is removed, and waits for the acknowledgements.
 
-    Raises BadData, and removes none, where one is not there; BrokerError where the topic is missing.
+    Raises BadData, and removes none, where one is neither on the topic nor in the release that serves; BrokerError
+    where the topic is missing.
     """
     topic = topic_name(settings, SKILLS)
     partitions_of(settings, topic)
     there: dict[bytes, bool] = {}
     for message in read_all(settings, topic):
         there[message.key() or b""] = message.value() is not None
-    for skill in skills:
-        if not there.get(skill.encode()):
-            raise BadData(
-                f"skill {skill!r} is not on topic {topic}: `namefree catalogue load` puts a catalogue there"
-            )
+    others = [skill for skill in skills if not there.get(skill.encode())]
+    served = _served(settings) if others else frozenset()
+    for skill in others:
+        if skill.encode() in there:
+            raise BadData(f"skill {skill!r} has been removed already: see its key on topic {topic}")
+        if skill not in served:
+            raise BadData(f"skill {skill!r} is neither on topic {topic} nor in the release that serves")
     sender = Sender(settings)
     for skill in skills:
         sender.send(topic, skill, None)
     sender.flush()
+
+
+def _served(settings: Settings) -> frozenset[str]:
+    """The skills of the release that serves. Raises BadBundle where its bundle cannot be read from here."""
+    from model.bundle import read_catalogue  # here, as it brings the networks
+
+    release = current_release(settings)
+    return frozenset(read_catalogue(Path(release.bundle)).ids()) - {""} if release else frozenset()
 
 
 def _encoded(card: SkillCard) -> bytes:

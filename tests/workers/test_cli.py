@@ -215,9 +215,11 @@ def test_skills_join_and_leave_the_topic(
     assert (ran.code, json.loads(ran.out)) == (0, {"topic": f"{topic_prefix}skills", "skills": ["rides:acorn"]})
     ran = namefree(*cluster, "skills", "remove", "rides:acorn", "rides:oak")
     assert ran.code == 1
-    assert "'rides:oak' is not on topic" in ran.err
+    assert "'rides:oak' is neither on topic" in ran.err
     assert namefree(*cluster, "skills", "remove", "rides:acorn").code == 0
-    assert namefree(*cluster, "skills", "remove", "rides:acorn").code == 1
+    ran = namefree(*cluster, "skills", "remove", "rides:acorn")
+    assert ran.code == 1
+    assert "'rides:acorn' has been removed already" in ran.err
 
 
 def test_skills_join_and_leave_a_bundle(namefree: Namefree, tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ import pytest
 from confluent_kafka import Message
 from prometheus_client import CollectorRegistry
 
+from model.bundle import read_catalogue
 from model.data import Row
 from model.selector import Request, Selector
 from tests.workers.doubles import FlatSelector
 from tests.workers.marketplace import NOW_MS, Marketplace, Pair, RouterProcess
 from topics.codec import encode
-from topics.errors import BadEvent
+from topics.errors import BadData, BadEvent
 from topics.events import Decision, SkillCard, Utterance
 from topics.registry import SKILLS, UTTERANCES
+from workers.catalogue import remove_skills
 from workers.metrics import RouterMetrics
 from workers.skills import AT_ONCE, SkillsFollower, cards_on_topic, read_card
 
@@ -169,6 +171,20 @@ def test_the_topic_says_the_newest_of_each_skill(market: Marketplace) -> None:
     changed = msgspec.structs.replace(HARP, name="Elm Strings")
     market.send(SKILLS, [pair(HARP), (b"x", b"{"), (b"gone", None), pair(changed)])
     assert cards_on_topic(market.settings) == {HARP.skill_id: changed, "gone": None}
+
+
+def test_a_skill_of_the_release_can_be_removed_though_the_topic_has_no_card_of_it(
+    market: Marketplace, small_folder: Path
+) -> None:
+    skill = read_catalogue(small_folder).ids()[0]
+    with pytest.raises(BadData, match=f"'{skill}' is neither on topic"):
+        remove_skills(market.settings, [skill])
+    market.publish_bundle(small_folder)
+    with pytest.raises(BadData, match="'nobody' is neither on topic"):
+        remove_skills(market.settings, [skill, "nobody"])
+    assert cards_on_topic(market.settings) == {}
+    remove_skills(market.settings, [skill])
+    assert cards_on_topic(market.settings) == {skill: None}
 
 
 def test_a_router_decides_for_a_new_skill_within_seconds_and_no_more_once_it_is_removed(
