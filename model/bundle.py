@@ -27,7 +27,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from model.catalogue import Catalogue
-from model.reranker import Declarations, Reranker, RerankerSettings
+from model.declarations import Declarations
+from model.reranker import Reranker, RerankerSettings
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
 from model.text import TextSettings, Vocabulary

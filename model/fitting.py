@@ -6,10 +6,10 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.declarations import Declarations
 from model.encoder import WordBatches
 from model.examples import Examples, batches, random_links
 from model.reranker import (
-    Declarations,
     Hypotheses,
     Reranker,
     RerankerSettings,

@@ -22,7 +22,7 @@ from model.bundle import Bundle
 from model.encoder import WordBatches
 from model.examples import card_rows
 from model.onboarding_tuning import Said, tuned
-from model.reranker import intent_texts
+from model.declarations import intent_texts
 from model.text import tokens
 from model.training import card_bags
 from topics.events import SkillCard

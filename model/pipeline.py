@@ -16,7 +16,8 @@ from model.examples import Examples, card_rows, encode_rows
 from model.fitting import FittingSettings, fit_reranker, given_and_random, shortlists
 from model.linking import LinkSettings, fit_links, seen_by
 from model.pretrained import common_words, is_installed, spell, word_vectors
-from model.reranker import Declarations, Reranker, RerankerSettings
+from model.declarations import Declarations
+from model.reranker import Reranker, RerankerSettings
 from model.shortlist import Shortlists
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics

@@ -123,7 +123,10 @@ class Ability(Struct, frozen=True):
 
 
 class SkillCard(Struct, frozen=True, kw_only=True):
-    """What a skill says about itself. Key: skill_id. A null value removes the skill."""
+    """What a skill says about itself. Key: skill_id. A null value removes the skill.
+
+    `endpoint`: where the skill answers a CanFulfillIntentRequest, if it does.
+    """
 
     schema: Schema = SCHEMA
     event_time_ms: TimeMs = 0
@@ -137,6 +140,7 @@ class SkillCard(Struct, frozen=True, kw_only=True):
     phrases: Annotated[tuple[Text, ...], Meta(max_length=MAX_PHRASES)] = ()
     intents: Annotated[tuple[Intent, ...], Meta(max_length=500)] = ()
     can_fulfill: dict[str, Ability] = {}
+    endpoint: Annotated[str, Meta(max_length=2_000)] = ""
 
 
 class Candidate(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from model.data import Row
 from model.encoder import READINGS, Reading
 from model.evaluation import evaluate
 from model.pipeline import Recipe, train
-from model.reranker import Declarations, Reranker, RerankerSettings
+from model.declarations import Declarations
+from model.reranker import Reranker, RerankerSettings
 from model.selector import Request, Selector
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
