@@ -36,6 +36,8 @@ DEAD_REASONS = (
 )
 STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 END_TO_END_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+ASK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.055, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5)
+ASKED = ("answered", "cached", "late", "broken", "refused", "open", "failed")
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -107,6 +109,24 @@ class RouterMetrics:
             "Cards on the skills topic that were passed over; the one before stays in force.",
             registry=registry,
         )
+        self.asked = Counter(
+            "namefree_asked_total",
+            "Questions whether a skill can fulfil an intent, by what became of them: answered, cached (asked "
+            "before), late, broken (no answer that can be read), refused (the endpoint must not be asked), open "
+            "(the skill is left alone after faults), failed (on our side).",
+            ["result"],
+            registry=registry,
+        )
+        self.ask_s = Histogram(
+            "namefree_ask_seconds",
+            "Time that deciding waited for skills' answers, by questions asked together.",
+            buckets=ASK_BUCKETS_S,
+            registry=registry,
+        )
+        self.ask_breakers_open = Gauge(
+            "namefree_ask_breakers_open", "Skills that are left alone after faults in a row.", registry=registry
+        )
+        _create(self.asked, ASKED)
         _create(self.stage_s, STAGES)
         _create(self.transactions, ("committed", "aborted"))
         _create(self.rebalances, ("assigned", "revoked", "lost"))
