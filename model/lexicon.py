@@ -1,0 +1,103 @@
+"""The words of what skills declare, and where a request says them.
+
+A term is a word's stem, or the stems of a phrase run together, so that `one way` and `oneway`, `one-stop` and `one
+stop` are one. A request's terms may lie within each other: which of them counts is for each skill to say.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import snowballstemmer
+
+from model.spans import letter, number_of
+from model.text import tokens
+
+MOST_WORDS = 5  # of a phrase that is looked for
+# words that say nothing of what is asked for, whoever declares them
+_SILENT = """
+a an the of for in on at to by with and or is are be was it its this that these those which who whom
+what where when how whether if not no do does can could would will should may you your i me my we us
+our he she they them there here has have had i'd i'm i'll i've im id get want need like please some
+any flag boolean indicating name type number find search true false user from into than then so as
+up about out hi hello hey looking help
+"""
+STOP = frozenset(_SILENT.split())
+_STEMMER = snowballstemmer.stemmer("english")
+
+
+@lru_cache(maxsize=131_072)
+def stem(word: str) -> str:
+    """The word without its ending; a number as digits.
+
+    >>> stem("reservations"), stem("two"), stem("pets")
+    ('reserv', '2', 'pet')
+    """
+    if letter(word) == "N":
+        return number_of(word) or word
+    return str(_STEMMER.stemWord(word))
+
+
+def term(phrase: str) -> str:
+    """The term of a phrase, its words of no meaning left out where it has others.
+
+    >>> term("Place of Worship"), term("one-stop"), term("Other")
+    ('placeworship', '1stop', 'other')
+    """
+    words = tokens(phrase)
+    return "".join(stem(word) for word in words if word not in STOP) or "".join(map(stem, words))
+
+
+class Lexicon:
+    """Numbers for the terms that some skill declares. Terms that nobody declares any more are forgotten."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+        self._uses: Counter[str] = Counter()
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, term: str) -> bool:
+        return term in self._ids
+
+    def add(self, terms: Iterable[str]) -> list[int]:
+        """A skill declares these; returns their numbers."""
+        found = []
+        for one in terms:
+            self._uses[one] += 1
+            if one not in self._ids:
+                self._ids[one] = self._next
+                self._next += 1
+            found.append(self._ids[one])
+        return found
+
+    def drop(self, terms: Iterable[str]) -> None:
+        """A skill declares these no longer."""
+        for one in terms:
+            self._uses[one] -= 1
+            if not self._uses[one]:
+                del self._ids[one], self._uses[one]
+
+    def number(self, term: str) -> int:
+        """The term's number; -1 where nobody declares it."""
+        return self._ids.get(term, -1)
+
+    def said(self, stems: Sequence[str]) -> list[tuple[int, int, int]]:
+        """Declared terms among a request's stems: number, first word, behind the last word.
+
+        Words that say nothing have an empty stem. Numbers by themselves are left out: they are spans.
+        """
+        ids, found, size = self._ids, [], len(stems)
+        for at, one in enumerate(stems):
+            if not one:
+                continue
+            joined = one
+            if (number := ids.get(joined)) is not None and not one.isdecimal():
+                found.append((number, at, at + 1))
+            for end in range(at + 1, min(size, at + MOST_WORDS)):
+                joined += stems[end]
+                if stems[end] and (number := ids.get(joined)) is not None:
+                    found.append((number, at, end + 1))
+        return found

@@ -1,0 +1,109 @@
+"""Requests read under skills: the one face of what skills declare, kept by the catalogue's row.
+
+Nothing here is learned, so nothing is stored in a bundle: it is made from the cards and the encoder.
+
+Axes: B batch, C candidates, M intents of a skill (padded), E word width, K features of a reading.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.catalogue import Catalogue, spoken
+from model.declared import declared
+from model.declared_tables import Skills
+from model.encoder import Encoder, WordBatches
+from model.index_kinds import products
+from model.tagger import Requests, Tagged
+from model.text import Vocabulary
+from model.understanding import Understood, understand
+from topics.events import Ability, SkillCard
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A request under one skill. `slots`: name to value as said; `ability`: the card's own word, None: none."""
+
+    intent: str
+    slots: dict[str, str] = field(default_factory=dict)
+    ability: Ability | None = None
+
+
+class Readings:
+    """What every skill declares, ready for requests.
+
+    What a request is under a skill depends on that skill's card alone, but for the features that compare the
+    candidates of one list (`..._lead`, `uncovered`).
+    """
+
+    def __init__(self, encoder: Encoder, vocabulary: Vocabulary) -> None:
+        self._encoder = encoder
+        self._words = WordBatches(vocabulary)
+        self._skills = Skills.empty()
+        self._requests = Requests(self._skills.lexicon, vocabulary)
+        self._cards: dict[int, SkillCard] = {}
+        self.vectors = torch.zeros(0, encoder.word.weight.shape[1])  # (I, E) unit bags of the intents' words
+        self.reviews = torch.zeros(0)  # (S,) log(1 + reviews)
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, encoder: Encoder, vocabulary: Vocabulary) -> "Readings":
+        """Of all cards that are there."""
+        made = cls(encoder, vocabulary)
+        for row, card in enumerate(catalogue.rows()):
+            made.put(row, card)
+        return made
+
+    def put(self, row: int, card: SkillCard | None) -> None:
+        """What the skill at `row` declares from now on, None: it left. `row` may be one that is not there yet."""
+        places = self._skills.put(row, declared(card) if card else None)
+        if (missing := len(self._skills.index) - len(self.reviews)) > 0:
+            self.reviews = F.pad(self.reviews, (0, missing))
+        if (missing := len(self._skills.intents.slots) - len(self.vectors)) > 0:
+            self.vectors = F.pad(self.vectors, (0, 0, 0, missing))
+        self.reviews[row] = float(np.log1p(card.reviews)) if card else 0.0
+        self._cards.pop(row, None)
+        if card is not None and places:
+            self._cards[row] = card
+            self.vectors[places] = self._bags(intent_texts(card))
+
+    @torch.no_grad()
+    def _bags(self, texts: Sequence[str]) -> Tensor:
+        """Unit bags of one card's texts, (texts, E): by itself, so that company changes nothing."""
+        words = self._words.batch(self._words.vocabulary.encode(texts))
+        return self._encoder.bags(words, self._encoder.word_vectors(words))
+
+    def tag(self, texts: Sequence[str]) -> Tagged:
+        """What the requests say; good until the next `put`."""
+        return self._requests.tag(texts)
+
+    def understand(self, tagged: Tagged, rows: Tensor, bag: Tensor, beliefs: Tensor | None = None) -> Understood:
+        """The candidates `rows` (B, C), -1: none, of requests with unit bags `bag` (B, E). `beliefs` (B, C): the
+        probability of each before, by which rivals' words weigh.
+
+        `features` (B, C, K) in the order of `READING_FEATURES`, `answers` (B, C) in -1 unknown, 0 NO, 1 MAYBE,
+        2 YES. A skill that declares no intents has zeros throughout and is unknown.
+        """
+        at = rows.numpy()
+        index = self._skills.index[np.maximum(at, 0)]  # (B, C, M)
+        index[at < 0] = -1
+        index = index[..., : max(1, int((index >= 0).any((0, 1)).sum()))]
+        flat = torch.from_numpy(index.reshape(len(at), -1))
+        similarities = products(bag, self.vectors, flat).numpy().reshape(index.shape)
+        return understand(self._skills, tagged, at, similarities, None if beliefs is None else beliefs.numpy())
+
+    def reading(self, tagged: Tagged, b: int, row: int, place: int) -> Reading:
+        """The request `b` under the skill at `row`, whose intent stands at `place` (`Understood.intents`)."""
+        skill, card = self._skills.declared[row], self._cards[row]
+        at = int(np.flatnonzero(self._skills.index[row] == place)[0])
+        intent = skill.intents[at]
+        return Reading(intent.name, {}, card.can_fulfill.get(intent.name))
+
+
+def intent_texts(card: SkillCard) -> list[str]:
+    """What the card says of each intent, in words."""
+    slots = [" ".join(spoken(slot.name) for slot in intent.slots) for intent in card.intents]
+    return [f"{spoken(i.name)} {i.description} {said}" for i, said in zip(card.intents, slots, strict=True)]

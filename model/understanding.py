@@ -1,0 +1,235 @@
+"""Each request under each skill of its shortlist: the intent that it would have there, the slots that it would
+fill, and what CanFulfillIntentRequest would answer by the skill's own declaration.
+
+Axes: B batch, C candidates, N hypotheses (pairs of a request and a candidate that declares intents), T terms,
+P numbers, M intents of a skill (padded).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.declared import MAYBE, NO, UNKNOWN, YES
+from model.declared_tables import Sets, Skills
+from model.tagger import NO_NUMBER, Tagged
+
+INTENT_FEATURES = (
+    "declares_intents",
+    "intent_similarity",  # cosine of the request's words and the intent's
+    "intent_words",  # share of the request's weight in words of the intent's name and description
+    "intent_words_lead",  # the same, less what the list's other candidates have in the mean
+)
+SLOT_FEATURES = (
+    "slot_words",  # share of the request's weight in words of names and descriptions of the intent's slots
+    "slot_words_lead",
+    "slot_values",  # share in values that the intent's slots list
+    "slot_values_lead",
+    "covered",  # share in any word that the skill declares
+    "covered_lead",
+    "uncovered",  # share in words that the list's other candidates declare and this one does not, weighted by them
+    "spans_filled",  # typed spans that the intent has slots for
+    "spans_unfilled",
+    "spans_lead",
+    "numbers_named",  # numbers with what is counted: "two rooms"
+    "required_filled",  # share of the required slots
+    "required_missing",
+)
+FULFIL_FEATURES = (
+    "fulfil_yes",
+    "fulfil_maybe",
+    "fulfil_no",
+    "fulfil_explicit",  # the card says so itself
+    "values_refused",  # values that are not among those a slot lists, slots that the card says it cannot fill
+)
+READING_FEATURES = INTENT_FEATURES + SLOT_FEATURES + FULFIL_FEATURES
+PLACE = {name: at for at, name in enumerate(READING_FEATURES)}
+
+SPAN_WORTH = 0.1  # of a span that an intent has a slot for, beside its cosine, when the intent is chosen
+WORD_WORTH = 0.5  # of all words of a request
+UNDERSTOOD = 0.25  # cosine from which an intent is understood without one word of its own
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What is found for a batch."""
+
+    features: NDArray[np.float32]  # (B, C, K)
+    answers: NDArray[np.int8]  # (B, C) of the intent
+    intents: NDArray[np.int64]  # (B, C) places of the intents, -1 where the skill declares none
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Hypotheses side by side."""
+
+    b: NDArray[np.int64]  # (N,) the request
+    c: NDArray[np.int64]  # (N,) the candidate's place in the list
+    row: NDArray[np.int64]  # (N,)
+    names: Sets  # (T, N) slots whose words the term is of
+    values: Sets  # (T, N) slots of which the term is a value
+    intents: Sets  # (T, N) intents whose words the term is of
+    weights: NDArray[np.float32]  # (T, N) shares of the request's weight
+
+
+def understand(
+    skills: Skills,
+    tagged: Tagged,
+    rows: NDArray[np.int64],
+    similarities: NDArray[np.float32],
+    beliefs: NDArray[np.float32] | None = None,
+) -> Understood:
+    """`rows` (B, C), -1: no skill; `similarities` (B, C, M) of the request to each of the skill's intents;
+    `beliefs` (B, C) how probable each candidate is before: the weight of its rivals' words. None: all the same."""
+    B, C = rows.shape
+    features = np.zeros((B, C, len(READING_FEATURES)), np.float32)
+    answers = np.full((B, C), UNKNOWN, np.int8)
+    chosen = np.full((B, C), -1, np.int64)
+    there = (rows >= 0) & (skills.index[np.maximum(rows, 0), 0] >= 0)  # (B, C)
+    if not there.any():
+        return Understood(features, answers, chosen)
+    pairs = _paired(skills, tagged, rows, there)
+    intent, similarity = _intents(skills, tagged, pairs, similarities)
+    columns, coverage = _columns(skills, tagged, pairs, intent, similarity)
+    if beliefs is None:
+        beliefs = np.ones((B, C), np.float32)
+    _compare(columns, coverage, pairs, np.where(there, beliefs, np.float32(0)))
+    answer = _answers(skills, columns, intent)
+    for name, column in columns.items():
+        features[pairs.b, pairs.c, PLACE[name]] = column
+    answers[pairs.b, pairs.c], chosen[pairs.b, pairs.c] = answer, intent
+    return Understood(features, answers, chosen)
+
+
+def _paired(skills: Skills, tagged: Tagged, rows: NDArray[np.int64], there: NDArray[np.bool_]) -> _Pairs:
+    b, c = there.nonzero()
+    row = rows[b, c]
+    names, values, intents = skills.entries.find(tagged.terms[:, b], row)  # (T, N) each
+    shares = tagged.weights / np.maximum(tagged.total, np.float32(1e-6))  # (T, B)
+    return _Pairs(b, c, row, names, values, intents, shares[:, b].astype(np.float32, copy=False))
+
+
+def _intents(
+    skills: Skills, tagged: Tagged, pairs: _Pairs, similarities: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The place of the most likely intent of each pair, and its cosine, (N,) each."""
+    index = skills.index[pairs.row]  # (N, M)
+    slots = pairs.names | pairs.values  # (T, N)
+    best = np.full(len(index), -np.inf, np.float32)
+    place, cosine = index[:, 0].copy(), np.zeros(len(index), np.float32)
+    spans = tagged.kinds[pairs.b]  # (N, KINDS)
+    for m in range(index.shape[1]):
+        n = np.flatnonzero(index[:, m] >= 0)
+        if not len(n):
+            break
+        at = index[n, m]
+        words = ((pairs.intents[:, n] & skills.intents.bits[at]) != 0) | (
+            (slots[:, n] & skills.intents.slots[at]) != 0
+        )  # (T, n)
+        near = similarities[pairs.b[n], pairs.c[n], m]
+        score = near + WORD_WORTH * (words * pairs.weights[:, n]).sum(0)
+        score += SPAN_WORTH * np.minimum(spans[n], skills.intents.kinds[at]).sum(1)
+        better = score > best[n]
+        n = n[better]
+        best[n], place[n], cosine[n] = score[better], at[better], near[better]
+    return place, cosine
+
+
+Columns = dict[str, NDArray[np.float32]]
+
+
+def _columns(
+    skills: Skills, tagged: Tagged, pairs: _Pairs, intent: NDArray[np.int64], cosine: NDArray[np.float32]
+) -> tuple[Columns, dict[str, NDArray[np.bool_]]]:
+    """Features (N,) that each pair has by itself, and which terms (T, N) they cover."""
+    known, spans = skills.intents, tagged.kinds[pairs.b]  # spans (N, KINDS)
+    slots = known.slots[intent]  # (N,)
+    coverage = {
+        "intent_words": (pairs.intents & known.bits[intent]) != 0,
+        "slot_words": (pairs.names & slots) != 0,
+        "slot_values": (pairs.values & slots) != 0,
+        "covered": (pairs.names | pairs.values | pairs.intents) != 0,
+    }
+    columns: Columns = {"declares_intents": np.ones(len(intent), np.float32), "intent_similarity": cosine}
+    for name, covers in coverage.items():
+        columns[name] = (covers * pairs.weights).sum(0)
+    filled = np.minimum(spans, known.kinds[intent]).sum(1)  # (N,)
+    named, wrong = _numbers(skills, tagged, pairs)
+    said = np.bitwise_or.reduce(pairs.names | pairs.values, axis=0)  # (N,) slots spoken of
+    refused = np.bitwise_count(said & known.refused[intent]).astype(np.float32)
+    needs = known.needs[intent]  # (N, KINDS)
+    met = np.minimum(spans, needs).sum(1)
+    others = np.bitwise_count(known.required[intent] & said).astype(np.float32)
+    required = np.bitwise_count(known.required[intent]).astype(np.float32)
+    met = np.minimum(required, np.maximum(met, others))
+    columns |= {
+        "spans_filled": filled,
+        "spans_unfilled": spans.sum(1) - filled,
+        "numbers_named": named,
+        "values_refused": refused + wrong,
+        "required_filled": met / np.maximum(required, 1),
+        "required_missing": required - met,
+    }
+    return columns, coverage
+
+
+def _numbers(skills: Skills, tagged: Tagged, pairs: _Pairs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How many numbers are of things that the skill counts, and how many of these it refuses, (N,) each."""
+    named = np.zeros(len(pairs.b), np.float32)
+    refused = named.copy()
+    slots, listed = skills.numbers[pairs.row], skills.listed[pairs.row]  # (N,)
+    for number, counted in zip(tagged.numbers, tagged.counted, strict=True):  # (B,), (LOOKED_AHEAD, B)
+        n = np.flatnonzero((number[pairs.b] != NO_NUMBER) & (slots != 0))
+        if not len(n):
+            continue
+        of = skills.entries.find(counted[:, pairs.b[n]], pairs.row[n])[0]  # (LOOKED_AHEAD, n)
+        of = np.bitwise_or.reduce(of, axis=0) & slots[n]  # (n,)
+        taken = skills.entries.find(number[pairs.b[n]], pairs.row[n])[1] | ~listed[n]
+        named[n] += (of & taken) != 0
+        refused[n] += (of != 0) & ((of & taken) == 0)
+    return named, refused
+
+
+def _compare(
+    columns: Columns, coverage: dict[str, NDArray[np.bool_]], pairs: _Pairs, beliefs: NDArray[np.float32]
+) -> None:
+    """Adds what each pair has beyond the others of its list."""
+    shares = beliefs / np.maximum(beliefs.sum(1, keepdims=True), np.float32(1e-9))  # (B, C)
+    share = shares[pairs.b, pairs.c]  # (N,)
+    size = len(beliefs)
+    for name in ("intent_words", "slot_words", "slot_values", "covered"):
+        columns[f"{name}_lead"] = columns[name] - _mean(columns[name], share, pairs.b, size)
+    spans = columns["spans_filled"] + columns["numbers_named"]
+    columns["spans_lead"] = spans - _mean(spans, share, pairs.b, size)
+    lacks = np.zeros_like(share)
+    for covers, weights in zip(coverage["covered"], pairs.weights, strict=True):  # (N,) each
+        lacks += weights * ~covers * _mean(covers.astype(np.float32), share, pairs.b, size)
+    columns["uncovered"] = lacks
+
+
+def _mean(
+    column: NDArray[np.float32], share: NDArray[np.float32], b: NDArray[np.int64], size: int
+) -> NDArray[np.float32]:
+    """For each pair the mean over its list, (N,)."""
+    sums = np.bincount(b, column * share, size)  # (B,)
+    found: NDArray[np.float32] = sums[b].astype(np.float32)
+    return found
+
+
+def _answers(skills: Skills, columns: Columns, intent: NDArray[np.int64]) -> NDArray[np.int64]:
+    """CanFulfillIntentRequest's answer for the intent, (N,); adds its features.
+
+    The card's own answer for the intent holds, but a slot spoken of that it cannot fill makes it NO. Where the
+    card gives none: NO where a value is refused, YES where the intent is understood and every span has a slot,
+    else MAYBE. A required slot that the request leaves out is no reason against: the skill can ask.
+    """
+    own = skills.intents.answers[intent]  # (N,)
+    refuses = columns["values_refused"] > 0
+    words = columns["intent_words"] + columns["slot_words"] + columns["slot_values"]
+    understood = (words > 0) | (columns["intent_similarity"] >= UNDERSTOOD)
+    inferred = np.where(understood & (columns["spans_unfilled"] == 0), YES, MAYBE)
+    answer: NDArray[np.int64] = np.where(refuses, NO, np.where(own == UNKNOWN, inferred, own))
+    for name, code in (("fulfil_yes", YES), ("fulfil_maybe", MAYBE), ("fulfil_no", NO)):
+        columns[name] = (answer == code).astype(np.float32)
+    columns["fulfil_explicit"] = (own != UNKNOWN).astype(np.float32)
+    return answer
