@@ -29,6 +29,10 @@ from workers.metrics import RouterMetrics
 from workers.signing import Signer
 
 log = logging.getLogger("namefree.asking")
+# Whoever waits gets the interpreter back only when the loop's thread lets go of it, and that may take 5 ms
+# (Python's switch interval): so waiting ends that much before the deadline, and by a tenth of it at most.
+SWITCH_S = 0.005
+SWITCH_SHARE = 0.1
 START_S = 30.0  # for the thread's loop to turn, on a machine that is busy
 CLOSE_S = 10.0  # for it to end: cuts connections, waits for nobody
 SILENCE_S = 60.0  # between two errors about a thread that has died: it is asked for with every batch
@@ -54,8 +58,9 @@ class SkillAsks:
         self._options = options
         self._metrics = metrics
         self._deadline_s = options.deadline_ms / 1000
-        self._answers = answers or Answers(options.cache_s)
-        self._breakers = breakers or Breakers()
+        self._wait_s = self._deadline_s - min(SWITCH_S, SWITCH_SHARE * self._deadline_s)
+        self._answers = Answers(options.cache_s) if answers is None else answers
+        self._breakers = Breakers() if breakers is None else breakers
         self._signer = Signer(options.key, options.certificate_url) if options.key else None
         self._lookup = lookup
         self._tls = tls or ssl.create_default_context()
@@ -84,7 +89,7 @@ class SkillAsks:
             return []
         began_s = time.monotonic()
         try:
-            told = self._told(questions, began_s + self._deadline_s)
+            told = self._told(questions, began_s + self._wait_s)
         except Exception:
             log.exception("%d questions could not be asked", len(questions))
             told = {}

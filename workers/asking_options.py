@@ -22,7 +22,7 @@ class AskOptions(Struct, frozen=True, kw_only=True):
     allow_private: bool = False
     key: Path | None = None
     certificate_url: str = ""
-    concurrency: int = 64  # questions under way at once
+    concurrency: int = 32  # questions under way at once: some 2,000 a second are what one core can send and read
     per_host: int = 16  # of them, to one host and port
     cache_s: float = TTL_S
 

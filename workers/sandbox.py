@@ -6,6 +6,7 @@ asks can be tried against what the real ones do. Each skill has a path of its ow
 
 import asyncio
 import random
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -112,6 +113,7 @@ class Sandbox:
     faults: dict[str, Fault] = field(default_factory=dict)  # may be changed while it serves
     port: int = 0
     slow_ms: float = SLOW_MS
+    tls: ssl.SSLContext | None = None
     heard: Counter[str] = field(default_factory=Counter)
     last: Heard | None = None
     most_at_once: int = 0
@@ -124,7 +126,8 @@ class Sandbox:
 
     def endpoint(self, skill: str) -> str:
         """Where a skill answers."""
-        return f"http://{HOST}:{self.port}/skills/{quote(skill, safe='')}"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://{HOST}:{self.port}/skills/{quote(skill, safe='')}"
 
     def __enter__(self) -> "Sandbox":
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="sandbox", daemon=True)
@@ -149,7 +152,7 @@ class Sandbox:
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, HOST, self.port)
+            site = web.TCPSite(runner, HOST, self.port, ssl_context=self.tls)
             await site.start()
             self.port = runner.addresses[0][1]
         except OSError as error:
