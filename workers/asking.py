@@ -12,7 +12,8 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 from model.fulfilment import Question
@@ -36,6 +37,17 @@ SWITCH_SHARE = 0.1
 START_S = 30.0  # for the thread's loop to turn, on a machine that is busy
 CLOSE_S = 10.0  # for it to end: cuts connections, waits for nobody
 SILENCE_S = 60.0  # between two errors about a thread that has died: it is asked for with every batch
+
+
+@contextmanager
+def opened(options: AskOptions | None, metrics: RouterMetrics) -> Iterator["SkillAsks | None"]:
+    """Somebody to ask by, for as long as the body runs; None where nothing is to be asked."""
+    if options is None:
+        yield None
+        return
+    with SkillAsks(options, metrics) as asks:
+        log.info("skills are asked, by %g ms%s", options.deadline_ms, ", signed" if options.key else "")
+        yield asks
 
 
 class SkillAsks:

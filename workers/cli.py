@@ -29,6 +29,7 @@ COMMANDS = {
     "cycle": ("cycle", "One distillation cycle: train, measure, publish or refuse."),
     "replay": ("replay", "Send a stretch of utterances through one or two releases, aside."),
     "simulate": ("simulate", "Simulated customers who ask, look and act."),
+    "sandbox": ("sandbox", "Skills to try asking on: they answer for their cards, with faults."),
     "releases": ("releases", "Publish releases, list them, look at one."),
 }
 

@@ -141,6 +141,13 @@ class RouterMetrics:
         finally:
             self.stage_s.labels(name).observe(perf_counter() - start)
 
+    def told(self) -> dict[str, int]:
+        """How many questions have come to what; results without any are left out."""
+        found = {
+            result: self.registry.get_sample_value("namefree_asked_total", {"result": result}) for result in ASKED
+        }
+        return {result: int(count) for result, count in found.items() if count}
+
     def serving(self, release: str) -> None:
         """Shows `release` as the only one that serves."""
         self.release_info.clear()

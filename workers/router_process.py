@@ -8,15 +8,20 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
+from model.fulfilment import Asks
 from topics.errors import BrokerError
 from topics.kafka import admin_client, cluster_topics
 from topics.registry import DEAD_LETTERS, DECISIONS, LINKS, RELEASES, SKILLS, UTTERANCES, topic_name
 from topics.settings import Settings
+from workers.asking import opened
+from workers.asking_options import AskOptions
 from workers.dead_letters import Ceiling
 from workers.deciding import Selecting
 from workers.links import LinksTable
@@ -45,12 +50,19 @@ class RouterOptions(Struct, frozen=True, kw_only=True):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9108
     until_idle_s: float = 0.0
+    asking: AskOptions | None = None  # None: no skill is asked
+
+
+class Loading(Protocol):
+    """Makes a selector of a bundle's folder, which asks skills where it is given whom to ask by."""
+
+    def __call__(self, bundle: Path, asks: Asks | None = None) -> Selecting: ...
 
 
 def run_router(
     settings: Settings,
     options: RouterOptions,
-    load: Loader,
+    load: Loading,
     stop: threading.Event,
     report: Callable[[Commit], None],
 ) -> None:
@@ -70,8 +82,9 @@ def run_router(
         )
         log.info("metrics at http://%s:%d/metrics", options.metrics_host, port)
         skills = stack.enter_context(closing(SkillsFollower(settings, metrics, stop)))
-        load = skills.loading(load)
-        serving = stack.enter_context(closing(_serving(settings, options.bundle, load, metrics)))
+        asks = stack.enter_context(opened(options.asking, metrics))
+        loader = skills.loading(partial(load, asks=asks) if asks else load)
+        serving = stack.enter_context(closing(_serving(settings, options.bundle, loader, metrics)))
         wait_for_release(serving, stop)
         if stop.is_set():
             return

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from model.fulfilment import Question
 from topics.events import Ability, Intent, SkillCard, Slot, SlotAbility
 from workers.asking_options import AskOptions
-from workers.metrics import ASKED, RouterMetrics
+from workers.metrics import RouterMetrics
 from workers.sandbox import Fault, Sandbox
 
 INTENTS = (Intent(name="go", slots=(Slot(name="where", values=("home", "work")), Slot(name="when"))),)
@@ -52,14 +52,6 @@ def local(deadline_ms: float = 5_000.0, **options: object) -> AskOptions:
 
 def fresh_metrics() -> RouterMetrics:
     return RouterMetrics(CollectorRegistry())
-
-
-def counted(metrics: RouterMetrics) -> dict[str, int]:
-    """How many questions came to what; results without any are left out."""
-    values = {
-        result: metrics.registry.get_sample_value("namefree_asked_total", {"result": result}) for result in ASKED
-    }
-    return {result: int(value) for result, value in values.items() if value}
 
 
 @contextmanager

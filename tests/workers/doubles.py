@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from model.bundle import Manifest, read_manifest
+from model.fulfilment import Asks, Question
 from model.selector import Ranking, Request
 from topics.events import Action, Candidate, SkillCard
 
@@ -16,19 +17,34 @@ SLOW = "slow"  # and this one makes it take a tenth of a second
 
 
 class FlatSelector:
-    """Ranks what is linked, in order, with equal scores; says `none` where nothing is linked."""
+    """Ranks what is linked, in order, with equal scores; says `none` where nothing is linked.
+
+    Where it is given `asks`, it asks each linked skill that has an endpoint, and makes nothing of the answers.
+    """
 
     statistics = ""
     catalogue = ""
     skills = 0
 
-    def __init__(self, release: str = "flat") -> None:
+    def __init__(self, release: str = "flat", asks: Asks | None = None) -> None:
         self.release = release
+        self._asks = asks
+        self._endpoints: dict[str, str] = {}
 
     def take(self, cards: Sequence[SkillCard], gone: Sequence[str]) -> int:
+        self._endpoints |= {card.skill_id: card.endpoint for card in cards if card.endpoint}
         return 0
 
     def decide(self, requests: list[Request]) -> list[Ranking]:
+        if self._asks is not None:
+            pairs = [(skill, request.text) for request in requests for skill in request.linked]
+            self._asks.ask(
+                [
+                    Question(skill, self._endpoints[skill], "go", (("where", text),))
+                    for skill, text in pairs
+                    if skill in self._endpoints
+                ]
+            )
         return [_ranking(request) for request in requests]
 
 
@@ -51,9 +67,9 @@ def _ranking(request: Request) -> Ranking:
     )
 
 
-def load_flat(bundle: Path) -> FlatSelector:
+def load_flat(bundle: Path, asks: Asks | None = None) -> FlatSelector:
     """A flat selector under the release id of `bundle`, which `flat_bundle` made."""
-    return FlatSelector(read_manifest(bundle).release)
+    return FlatSelector(read_manifest(bundle).release, asks)
 
 
 def flat_bundle(folder: Path, name: str) -> Path:

@@ -16,7 +16,6 @@ from tests.workers.asking import (
     PATIENCE_S,
     YES_HOME,
     Clock,
-    counted,
     fresh_metrics,
     http_answer,
     local,
@@ -68,7 +67,7 @@ def test_the_deadline_holds_and_good_skills_answer_though_others_hang_trickle_an
     # A tenth over the deadline is the promise; the worst of fifteen is let more, on a machine with other work.
     assert statistics.median(took_s) <= 0.220
     assert max(took_s) <= 0.400
-    assert set(counted(metrics)) == {"answered", "late", "broken"}
+    assert set(metrics.told()) == {"answered", "late", "broken"}
 
 
 def test_the_deadline_holds_where_nobody_accepts_and_where_names_are_never_resolved(wait_until: WaitUntil) -> None:
@@ -94,7 +93,7 @@ def test_the_deadline_holds_where_nobody_accepts_and_where_names_are_never_resol
         PATIENCE_S,
         "look-ups that were given up end by themselves",
     )
-    assert counted(metrics) == {"late": 41}
+    assert metrics.told() == {"late": 41}
 
 
 @pytest.mark.parametrize("kind", ["huge", "malformed", "redirecting", "slamming"])
@@ -104,7 +103,7 @@ def test_what_is_no_answer_is_broken_and_the_skill_may_be_asked_again(kind: str)
         assert asks.ask([question(skills, "bad")]) == [None]
         skills.faults["bad"] = Fault.HONEST
         assert asks.ask([question(skills, "bad")]) == [YES_HOME]
-    assert counted(metrics) == {"broken": 1, "answered": 1}
+    assert metrics.told() == {"broken": 1, "answered": 1}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +128,7 @@ def test_rubbish_is_broken(answer: bytes | None) -> None:
     metrics = fresh_metrics()
     with raw_server(answer) as port, SkillAsks(local(), metrics) as asks:
         assert asks.ask([Question("s", f"http://127.0.0.1:{port}/", "go", HOME)]) == [None]
-    assert counted(metrics) == {"broken": 1}
+    assert metrics.told() == {"broken": 1}
 
 
 def test_a_lie_is_an_answer() -> None:
@@ -138,7 +137,7 @@ def test_a_lie_is_an_answer() -> None:
     with sandbox(liar="lying") as skills, SkillAsks(local(), metrics) as asks:
         lies = asks.ask([Question("liar", skills.endpoint("liar"), "fly", (("moon", "blue"),))])
     assert lies == [Ability("YES", {"moon": SlotAbility("YES", "YES")})]
-    assert counted(metrics) == {"answered": 1}
+    assert metrics.told() == {"answered": 1}
 
 
 def test_equal_questions_are_sent_once_and_remembered_until_they_are_too_old() -> None:
@@ -156,7 +155,7 @@ def test_equal_questions_are_sent_once_and_remembered_until_they_are_too_old() -
         clock.now_s += 300
         assert asks.ask([asked]) == [YES_HOME]
         assert skills.heard == {"a": 3}
-    assert counted(metrics) == {"answered": 4, "cached": 1}
+    assert metrics.told() == {"answered": 4, "cached": 1}
 
 
 def test_nothing_that_is_broken_or_late_is_remembered() -> None:
@@ -173,7 +172,7 @@ def test_an_answer_that_is_late_is_known_the_next_time(wait_until: WaitUntil) ->
         assert asks.ask([question(skills, "a")]) == [None]
         wait_until(lambda: len(answers), PATIENCE_S, "the late answer is remembered")
         assert asks.ask([question(skills, "a")]) == [YES_HOME]
-    assert counted(metrics) == {"late": 1, "cached": 1}
+    assert metrics.told() == {"late": 1, "cached": 1}
 
 
 @pytest.mark.parametrize("kind", ["malformed", "slow", "silent"])
@@ -192,7 +191,7 @@ def test_a_breaker_opens_is_tried_once_and_closes_when_the_skill_is_back(kind: s
         skills.faults["a"] = Fault.HONEST
         assert asks.ask([question(skills, "a")]) == [YES_HOME]
         assert metrics.registry.get_sample_value("namefree_ask_breakers_open") == 0
-    assert counted(metrics)["open"] == 1
+    assert metrics.told()["open"] == 1
 
 
 def test_only_one_question_tries_a_skill_that_cooled_down() -> None:
@@ -206,7 +205,7 @@ def test_only_one_question_tries_a_skill_that_cooled_down() -> None:
         clock.now_s += 30  # the second cool-down is twice as long
         asks.ask([question(skills, "a", "again")])
         assert skills.heard == {"a": 2}
-    assert counted(metrics) == {"broken": 2, "open": 5}
+    assert metrics.told() == {"broken": 2, "open": 5}
 
 
 def test_a_question_that_waited_for_its_place_is_no_fault_of_the_skill() -> None:
@@ -248,7 +247,7 @@ def test_every_question_is_counted_once_and_every_batch_timed() -> None:
             refused = Question("d", "ftp://127.0.0.1/", "go", HOME)
             asks.ask([*(question(skills, name) for name in "abc"), refused])
             asks.ask([question(skills, "a")])
-    assert counted(metrics) == {"answered": 1, "broken": 1, "late": 1, "refused": 1, "cached": 1}
+    assert metrics.told() == {"answered": 1, "broken": 1, "late": 1, "refused": 1, "cached": 1}
     assert metrics.registry.get_sample_value("namefree_ask_seconds_count") == 2
 
 
@@ -270,7 +269,7 @@ def test_after_close_nothing_is_known_and_an_error_is_logged(caplog: pytest.LogC
         asks = SkillAsks(local(), metrics)
         asks.close()
         assert asks.ask([question(skills, "a")]) == [None]
-    assert counted(metrics) == {"failed": 1}
+    assert metrics.told() == {"failed": 1}
     assert "no skill can be asked" in caplog.text
 
 
@@ -289,7 +288,7 @@ def test_a_thread_that_dies_lets_go_of_whoever_waits_and_is_told_of(
         waiting.join(PATIENCE_S)
         assert found == [None]
         assert asks.ask([question(skills, "a")]) == [None]
-    assert counted(metrics) == {"failed": 2}
+    assert metrics.told() == {"failed": 2}
     assert "the thread that asks skills has died" in caplog.text
 
 

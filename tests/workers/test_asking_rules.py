@@ -18,7 +18,6 @@ from model.fulfilment import Question
 from tests.workers.asking import (
     HOME,
     YES_HOME,
-    counted,
     fresh_metrics,
     http_answer,
     local,
@@ -60,7 +59,7 @@ def asked_once(options: AskOptions, endpoint: str, skills: Sandbox, **more: obje
     metrics = fresh_metrics()
     with SkillAsks(options, metrics, **more) as asks:  # type: ignore[arg-type]
         asks.ask([at(endpoint)])
-    told = counted(metrics)
+    told = metrics.told()
     assert not ("refused" in told and skills.heard)
     return told
 
@@ -108,7 +107,7 @@ def test_a_refused_address_opens_no_breaker() -> None:
     with SkillAsks(HTTP, metrics, breakers=breakers) as asks:
         for _ in range(3):
             asks.ask([at("http://127.0.0.1:9/")])
-    assert counted(metrics) == {"refused": 3}
+    assert metrics.told() == {"refused": 3}
     assert len(breakers) == 0
 
 

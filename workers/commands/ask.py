@@ -1,14 +1,19 @@
 """`namefree ask`: how one request is decided, for a person to look at."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
+from prometheus_client import CollectorRegistry
 
 from model.selector import Ranking, Request, Selector
 from topics.errors import UsageError
 from topics.settings import Settings
 from workers import console
+from workers.asking import opened
+from workers.asking_options import AskOptions, asking_options
+from workers.metrics import RouterMetrics
 from workers.releases import current_release
 
 
@@ -18,27 +23,43 @@ from workers.releases import current_release
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="Bundle to ask.  [default: the release that serves]"
 )
+@asking_options
 @console.json_option
 @click.pass_obj
-def command(settings: Settings, text: str, linked: str, bundle: Path | None, as_json: bool) -> None:
+def command(
+    settings: Settings, text: str, linked: str, bundle: Path | None, asking: AskOptions | None, as_json: bool
+) -> None:
     """Show how TEXT is decided: the shortlist, the weights, the reranked list, the action.
 
     \b
     Example:
       namefree ask "get me a car" --linked rides:acorn,music:tonearm
+      namefree ask "get me a car" --ask --ask-deadline-ms 500
     """
     if not text.strip():
         raise UsageError('TEXT is empty: say what the customer asked, such as "get me a car"')
-    selector = Selector.load(bundle or _serving(settings))
+    metrics = RouterMetrics(CollectorRegistry())  # nobody scrapes them: they count what was asked, for _print
+    with opened(asking, metrics) as asks:
+        load = partial(Selector.load, asks=asks) if asks else Selector.load
+        selector = load(bundle or _serving(settings))
+        ranking = selector.decide([Request(text, _linked(selector, linked))])[0]
+    told = metrics.told() if asking else None
+    if as_json:
+        asked = {"asked": told} if told is not None else {}
+        console.print_json({"text": text, "release": selector.release, **msgspec.to_builtins(ranking), **asked})
+        return
+    _print(selector, ranking)
+    if told is not None:
+        counts = ", ".join(f"{count} {result}" for result, count in told.items())
+        console.out.print(f"asked {sum(told.values())} questions: {counts or 'no skill here has an endpoint'}")
+
+
+def _linked(selector: Selector, linked: str) -> tuple[str, ...]:
     ids = tuple(part.strip() for part in linked.split(",") if part.strip())
     unknown = [skill for skill in ids if skill not in selector.bundle.catalogue]
     if unknown:
         raise UsageError(f"--linked names {unknown[0]!r}, which is no skill of release {selector.release}")
-    ranking = selector.decide([Request(text, ids)])[0]
-    if as_json:
-        console.print_json({"text": text, "release": selector.release, **msgspec.to_builtins(ranking)})
-    else:
-        _print(selector, ranking)
+    return ids
 
 
 def _serving(settings: Settings) -> Path:

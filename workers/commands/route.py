@@ -9,6 +9,7 @@ import torch
 
 from model.selector import Selector
 from topics.settings import Settings
+from workers.asking_options import AskOptions, asking_options
 from workers.lifecycle import stop_on_signals
 from workers.options import metrics_port_of, worker_options
 from workers.router import Commit
@@ -68,6 +69,7 @@ def be_silent(_commit: Commit) -> None:
     show_default=True,
     help="Stop when this share of the last 10,000 events could not be taken; 0 never stops.",
 )
+@asking_options
 @worker_options(DEFAULTS.metrics_host, DEFAULTS.metrics_port)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each committed batch.")
 @click.pass_obj
@@ -83,6 +85,7 @@ def command(
     metrics_host: str,
     metrics_port: int | None,
     until_idle_s: float,
+    asking: AskOptions | None,
     as_json: bool,
 ) -> None:
     """The router: decides each utterance exactly once.
@@ -94,6 +97,7 @@ def command(
     Example:
       namefree route
       namefree route --bundle runs/first --metrics-port 0 --until-idle 5 --json
+      namefree route --ask --ask-deadline-ms 80
     """
     options = RouterOptions(
         group=group,
@@ -105,6 +109,7 @@ def command(
         metrics_host=metrics_host,
         metrics_port=metrics_port_of(metrics_host, metrics_port, DEFAULTS.metrics_port),
         until_idle_s=until_idle_s,
+        asking=asking,
     )
     torch.set_num_threads(threads)
     with stop_on_signals() as stop:
