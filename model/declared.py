@@ -3,11 +3,11 @@
 Slots of one name in several intents are one slot. Sets of slots, and of intents, are the bits of an integer.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from model.catalogue import spoken
-from model.lexicon import STOP, stem, term
+from model.lexicon import STOP, beginnings_of, stem, term
 from model.spans import DATE, DURATION, KINDS, MONEY, NUMBER, PERSON, PLACE, TIME, TITLE
 from model.text import tokens
 from topics.events import Ability, Intent, SkillCard, Slot
@@ -15,6 +15,8 @@ from topics.events import Ability, Intent, SkillCard, Slot
 BITS = 63  # of a set; slots and intents beyond share the last one
 UNKNOWN, NO, MAYBE, YES = -1, 0, 1, 2
 CODES = {"NO": NO, "MAYBE": MAYBE, "YES": YES}
+
+Near = Callable[[str], Iterable[str]]
 
 # kinds of slots that are no kinds of spans
 BOOLEAN, LISTED, OPEN = len(KINDS), len(KINDS) + 1, len(KINDS) + 2
@@ -38,14 +40,21 @@ COUNTED = frozenset(stem(word) for word in _COUNTED.split())  # what a number of
 @dataclass(frozen=True)
 class Entry:
     """What a term means to a skill: sets of slots whose name or description has it, of slots that list it as a
-    value, and of intents whose name or description has it."""
+    value, of intents whose name or description has it, and of slots to one of whose words it is near."""
 
     names: int = 0
     values: int = 0
     intents: int = 0
+    near: int = 0
 
     def __or__(self, other: "Entry") -> "Entry":
-        return Entry(self.names | other.names, self.values | other.values, self.intents | other.intents)
+        pairs = zip(self.sets, other.sets, strict=True)
+        return Entry(*(mine | theirs for mine, theirs in pairs))
+
+    @property
+    def sets(self) -> tuple[int, int, int, int]:
+        """The four."""
+        return self.names, self.values, self.intents, self.near
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,8 @@ class Declared:
     entries: dict[str, Entry]
     numbers: int  # slots that hold a number
     listed: int  # slots that take no values but those they list
-    values: dict[str, str] = field(repr=False)  # a listed value's term to the value as the card writes it
+    aspects: int  # slots that are spoken of by their names, or by values that they list, no numbers among these
+    beginnings: tuple[str, ...]  # of phrases among the values
 
 
 def kind_of(slot: Slot) -> int:
@@ -93,8 +103,11 @@ def kind_of(slot: Slot) -> int:
     return LISTED if values else OPEN
 
 
-def declared(card: SkillCard) -> Declared | None:
-    """What the card declares; None where it declares no intents: then nothing is known of what it can do."""
+def declared(card: SkillCard, near: Near = lambda _: ()) -> Declared | None:
+    """What the card declares; None where it declares no intents: then nothing is known of what it can do.
+
+    `near`: words that mean nearly the same as a word.
+    """
     if not card.intents:
         return None
     slots: dict[str, Slot] = {}
@@ -105,7 +118,7 @@ def declared(card: SkillCard) -> Declared | None:
     kinds = {name: kind_of(slot) for name, slot in slots.items()}
     intents = tuple(_intent(intent, bits, kinds, card.can_fulfill.get(intent.name)) for intent in card.intents)
     entries: dict[str, Entry] = {}
-    for one, entry in _said(card, slots, bits, kinds):
+    for one, entry in _said(card, slots, bits, kinds, near):
         entries[one] = entries.get(one, Entry()) | entry
     listed = {name for name, slot in slots.items() if slot.values and kinds[name] in (LISTED, NUMBER)}
     return Declared(
@@ -115,7 +128,8 @@ def declared(card: SkillCard) -> Declared | None:
         entries=entries,
         numbers=_set(bits, (name for name, kind in kinds.items() if kind == NUMBER)),
         listed=_set(bits, listed),
-        values={term(value): value for name in listed for value in slots[name].values},
+        aspects=_set(bits, (name for name, kind in kinds.items() if kind in (BOOLEAN, LISTED))),
+        beginnings=tuple(one for name in listed for value in slots[name].values for one in beginnings_of(value)),
     )
 
 
@@ -152,7 +166,7 @@ def _counts(kinds: Iterable[int]) -> tuple[int, ...]:
 
 
 def _said(
-    card: SkillCard, slots: dict[str, Slot], bits: dict[str, int], kinds: dict[str, int]
+    card: SkillCard, slots: dict[str, Slot], bits: dict[str, int], kinds: dict[str, int], near: Near
 ) -> Iterable[tuple[str, Entry]]:
     """Terms and what they mean, one after the other."""
     for at, intent in enumerate(card.intents):
@@ -165,6 +179,10 @@ def _said(
             yield from ((one, Entry(names=bit)) for one in COUNTED)
         if kinds[name] != BOOLEAN:
             yield from ((one, Entry(values=bit)) for one in map(term, slot.values) if one)
+        if kinds[name] in (BOOLEAN, LISTED):
+            values = slot.values if kinds[name] == LISTED else ()
+            words = {word for text in (spoken(name), *values) for word in tokens(text)} - STOP
+            yield from ((stem(other), Entry(near=bit)) for word in sorted(words) for other in near(word))
 
 
 def terms_of(text: str) -> list[str]:

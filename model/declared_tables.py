@@ -17,20 +17,20 @@ Sets = NDArray[np.int64]
 
 
 class Entries:
-    """What terms mean to skills: three sets for each pair of a term and a row, found by binary search."""
+    """What terms mean to skills: four sets for each pair of a term and a row, found by binary search."""
 
     def __init__(self) -> None:
         self._keys = np.empty(0, np.int64)
-        self._sets = np.zeros((3, 1), np.int64)  # names, values, intents; the last column is of no pair
+        self._sets = np.zeros((4, 1), np.int64)  # names, values, intents, near; the last column is of no pair
         self._waiting: dict[int, tuple[Sets, Sets]] = {}  # of rows whose entries have changed
 
-    def put(self, row: int, terms: list[int], sets: list[tuple[int, int, int]]) -> None:
+    def put(self, row: int, terms: list[int], sets: list[tuple[int, int, int, int]]) -> None:
         """All that the skill at `row` declares from now on."""
         keys = np.asarray(terms, np.int64) << ROW_BITS | row
-        self._waiting[row] = keys, np.asarray(sets, np.int64).reshape(-1, 3).T
+        self._waiting[row] = keys, np.asarray(sets, np.int64).reshape(-1, 4).T
 
-    def find(self, terms: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Sets, Sets, Sets]:
-        """Names, values and intents of terms (..., N) to the skills at rows (N,), (..., N) each; 0 where none."""
+    def find(self, terms: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Sets, Sets, Sets, Sets]:
+        """Names, values, intents, near ones of terms (..., N) to skills at rows (N,), (..., N) each; 0: none."""
         if self._waiting:
             self._settle()
         keys = terms << ROW_BITS | rows
@@ -39,7 +39,7 @@ class Entries:
         if size:
             hit = self._keys[np.minimum(at, size - 1)] == keys
             at = np.where(hit, at, size)
-        return self._sets[0][at], self._sets[1][at], self._sets[2][at]
+        return self._sets[0][at], self._sets[1][at], self._sets[2][at], self._sets[3][at]
 
     def _settle(self) -> None:
         """Takes over what waits; once for all that joined between two requests."""
@@ -97,30 +97,31 @@ class Skills:
     index: NDArray[np.int64]  # (S, M) places of each skill's intents, -1 at padding
     numbers: Sets  # (S,) slots that hold a number
     listed: Sets  # (S,) slots that take what they list and nothing else
+    aspects: Sets  # (S,) slots that are spoken of by name or listed value
     declared: dict[int, Declared]
 
     @classmethod
     def empty(cls) -> "Skills":
         """No skill at all."""
         none = np.zeros(0, np.int64)
-        return cls(Lexicon(), Entries(), Intents.of(0), np.full((0, 1), -1), none, none.copy(), {})
+        return cls(Lexicon(), Entries(), Intents.of(0), np.full((0, 1), -1), none, none.copy(), none.copy(), {})
 
     def put(self, row: int, skill: Declared | None) -> list[int]:
         """What the skill at `row` declares from now on; returns the places of its intents."""
         self._make_room(row)
         if (before := self.declared.pop(row, None)) is not None:
-            self.lexicon.drop(before.entries)
+            self.lexicon.drop(before.entries, before.beginnings)
         self.index[row] = -1
         if skill is None:
             self.entries.put(row, [], [])
-            self.numbers[row] = self.listed[row] = 0
+            self.numbers[row] = self.listed[row] = self.aspects[row] = 0
             return []
         places = self._places(row, len(skill.intents))
         self.declared[row] = skill
         self.intents.put(places, skill)
-        self.numbers[row], self.listed[row] = skill.numbers, skill.listed
-        sets = [(one.names, one.values, one.intents) for one in skill.entries.values()]
-        self.entries.put(row, self.lexicon.add(skill.entries), sets)
+        self.numbers[row], self.listed[row], self.aspects[row] = skill.numbers, skill.listed, skill.aspects
+        sets = [one.sets for one in skill.entries.values()]
+        self.entries.put(row, self.lexicon.add(skill.entries, skill.beginnings), sets)
         return places
 
     def _make_room(self, row: int) -> None:
@@ -129,7 +130,8 @@ class Skills:
                 missing, len(self.index) // 8
             )  # so that a thousand that join do not copy a thousand times
             self.index = np.pad(self.index, ((0, missing), (0, 0)), constant_values=-1)
-            self.numbers, self.listed = (np.pad(one, (0, missing)) for one in (self.numbers, self.listed))
+            for name in ("numbers", "listed", "aspects"):
+                setattr(self, name, np.pad(getattr(self, name), (0, missing)))
 
     def _places(self, row: int, count: int) -> list[int]:
         """Places for `count` intents: those that nobody has, and new ones."""

