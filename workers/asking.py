@@ -31,9 +31,10 @@ from workers.signing import Signer
 
 log = logging.getLogger("namefree.asking")
 # Whoever waits gets the interpreter back only when the loop's thread lets go of it, and that may take 5 ms
-# (Python's switch interval): so waiting ends that much before the deadline, and by a tenth of it at most.
-SWITCH_S = 0.005
-SWITCH_SHARE = 0.1
+# (Python's switch interval): so waiting ends that much before the deadline and 1 ms for what is left to do, but no
+# short deadline loses more than this share.
+SWITCH_S = 0.006
+SWITCH_SHARE = 0.12
 START_S = 30.0  # for the thread's loop to turn, on a machine that is busy
 CLOSE_S = 10.0  # for it to end: cuts connections, waits for nobody
 SILENCE_S = 60.0  # between two errors about a thread that has died: it is asked for with every batch
