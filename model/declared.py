@@ -10,11 +10,12 @@ from model.catalogue import spoken
 from model.lexicon import STOP, beginnings_of, stem, term
 from model.spans import DATE, DURATION, KINDS, MONEY, NUMBER, PERSON, PLACE, TIME, TITLE
 from model.text import tokens
-from topics.events import Ability, Intent, SkillCard, Slot
+from topics.events import Ability, Answer, Intent, SkillCard, Slot
 
 BITS = 63  # of a set; slots and intents beyond share the last one
 UNKNOWN, NO, MAYBE, YES = -1, 0, 1, 2
-CODES = {"NO": NO, "MAYBE": MAYBE, "YES": YES}
+ANSWERS: tuple[Answer, ...] = ("NO", "MAYBE", "YES")  # by code
+CODES = {answer: code for code, answer in enumerate(ANSWERS)}
 
 Near = Callable[[str], Iterable[str]]
 
@@ -75,6 +76,7 @@ class Declared:
     """A skill's declarations."""
 
     slots: tuple[str, ...]
+    bits: tuple[int, ...]  # of the slots, in a set
     kinds: tuple[int, ...]  # of the slots
     intents: tuple[DeclaredIntent, ...]
     entries: dict[str, Entry]
@@ -82,6 +84,7 @@ class Declared:
     listed: int  # slots that take no values but those they list
     aspects: int  # slots that are spoken of by their names, or by values that they list, no numbers among these
     beginnings: tuple[str, ...]  # of phrases among the values
+    values: frozenset[str]  # all that are listed, as they are written
 
 
 def kind_of(slot: Slot) -> int:
@@ -93,7 +96,7 @@ def kind_of(slot: Slot) -> int:
     values = {value.lower() for value in slot.values} - {"none", "dontcare"}
     if values and any(values <= pair for pair in _BOOLEANS):
         return BOOLEAN
-    if values and all(stem(value).isdecimal() for value in values):
+    if values and all(term(value).isdecimal() for value in values):
         return NUMBER
     for text in (slot.type, *(() if slot.values else (slot.name, slot.description))):
         words = tokens(spoken(text))
@@ -120,16 +123,19 @@ def declared(card: SkillCard, near: Near = lambda _: ()) -> Declared | None:
     entries: dict[str, Entry] = {}
     for one, entry in _said(card, slots, bits, kinds, near):
         entries[one] = entries.get(one, Entry()) | entry
+    values = [value for slot in slots.values() for value in slot.values]
     listed = {name for name, slot in slots.items() if slot.values and kinds[name] in (LISTED, NUMBER)}
     return Declared(
         slots=tuple(slots),
+        bits=tuple(bits.values()),
         kinds=tuple(kinds.values()),
         intents=intents,
         entries=entries,
         numbers=_set(bits, (name for name, kind in kinds.items() if kind == NUMBER)),
         listed=_set(bits, listed),
         aspects=_set(bits, (name for name, kind in kinds.items() if kind in (BOOLEAN, LISTED))),
-        beginnings=tuple(one for name in listed for value in slots[name].values for one in beginnings_of(value)),
+        beginnings=tuple(one for value in values for one in beginnings_of(value)),
+        values=frozenset(value.lower() for value in values),
     )
 
 
@@ -169,20 +175,25 @@ def _said(
     card: SkillCard, slots: dict[str, Slot], bits: dict[str, int], kinds: dict[str, int], near: Near
 ) -> Iterable[tuple[str, Entry]]:
     """Terms and what they mean, one after the other."""
+    general: set[str] = set()  # what the skill is about says nothing of one of its slots
     for at, intent in enumerate(card.intents):
         bit = 1 << min(at, BITS - 1)
-        yield from ((one, Entry(intents=bit)) for one in terms_of(f"{spoken(intent.name)} {intent.description}"))
+        found = terms_of(f"{spoken(intent.name)} {intent.description}")
+        general.update(found)
+        yield from ((one, Entry(intents=bit)) for one in found)
     for name, slot in slots.items():
-        bit = bits[name]
-        yield from ((one, Entry(names=bit)) for one in terms_of(f"{spoken(name)} {slot.description}"))
-        if kinds[name] == NUMBER and COUNTED & {*terms_of(f"{spoken(name)} {slot.description}")}:
+        bit, kind = bits[name], kinds[name]
+        found = terms_of(f"{spoken(name)} {slot.description}")
+        special = kind in (BOOLEAN, LISTED)
+        yield from ((one, Entry(names=bit)) for one in found if not (special and one in general))
+        if kind == NUMBER and not COUNTED.isdisjoint(found):
             yield from ((one, Entry(names=bit)) for one in COUNTED)
-        if kinds[name] != BOOLEAN:
+        if kind != BOOLEAN:
             yield from ((one, Entry(values=bit)) for one in map(term, slot.values) if one)
-        if kinds[name] in (BOOLEAN, LISTED):
-            values = slot.values if kinds[name] == LISTED else ()
-            words = {word for text in (spoken(name), *values) for word in tokens(text)} - STOP
-            yield from ((stem(other), Entry(near=bit)) for word in sorted(words) for other in near(word))
+        if special:
+            words = {*tokens(spoken(name)), *(word for value in slot.values for word in tokens(value))} - STOP
+            others = {stem(other) for word in words if stem(word) not in general for other in near(word)}
+            yield from ((one, Entry(near=bit)) for one in sorted(others - general))
 
 
 def terms_of(text: str) -> list[str]:

@@ -45,6 +45,9 @@ def term(phrase: str) -> str:
     ('placeworship', '1stop', 'other')
     """
     words = tokens(phrase)
+    number = number_of(" ".join(words)) if words else None
+    if number is not None and number.isdecimal():
+        return number
     return "".join(stem(word) for word in words if word not in STOP) or "".join(map(stem, words))
 
 

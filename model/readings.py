@@ -6,7 +6,7 @@ Axes: B batch, C candidates, M intents of a skill (padded), E word width, K feat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,24 +14,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.catalogue import Catalogue, spoken
-from model.declared import declared
+from model.declared import ANSWERS, OPEN, declared
 from model.declared_tables import Skills
 from model.encoder import Encoder, WordBatches
+from model.filling import fill
 from model.index_kinds import products
 from model.neighbours import Neighbours
 from model.tagger import Requests, Tagged
 from model.text import Vocabulary
 from model.understanding import Understood, understand
-from topics.events import Ability, SkillCard
+from topics.events import Ability, SkillCard, SlotAbility
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A request under one skill. `slots`: name to value as said; `ability`: the card's own word, None: none."""
+    """A request under one skill. `slots`: name to value as said; `ability`: what its declaration answers."""
 
     intent: str
-    slots: dict[str, str] = field(default_factory=dict)
-    ability: Ability | None = None
+    slots: dict[str, str]
+    ability: Ability
 
 
 class Readings:
@@ -70,11 +71,11 @@ class Readings:
         self._cards.pop(row, None)
         if card is not None and places:
             self._cards[row] = card
-            self.vectors[places] = self._bags(intent_texts(card))
+            self.vectors[places] = self.bags(intent_texts(card))
 
     @torch.no_grad()
-    def _bags(self, texts: Sequence[str]) -> Tensor:
-        """Unit bags of one card's texts, (texts, E): by itself, so that company changes nothing."""
+    def bags(self, texts: Sequence[str]) -> Tensor:
+        """Unit bags of texts, (texts, E). One card is read by itself, so that company changes nothing."""
         words = self._words.batch(self._words.vocabulary.encode(texts))
         return self._encoder.bags(words, self._encoder.word_vectors(words))
 
@@ -97,12 +98,27 @@ class Readings:
         similarities = products(bag, self.vectors, flat).numpy().reshape(index.shape)
         return understand(self._skills, tagged, at, similarities, None if beliefs is None else beliefs.numpy())
 
-    def reading(self, tagged: Tagged, b: int, row: int, place: int) -> Reading:
-        """The request `b` under the skill at `row`, whose intent stands at `place` (`Understood.intents`)."""
+    def reading(self, tagged: Tagged, understood: Understood, b: int, c: int) -> Reading | None:
+        """The request `b` under the candidate at place `c` of its list; None where it declares no intents.
+
+        What the card says of a slot holds; else a slot that is filled is understood and can be acted on, but for
+        one whose kind the card does not tell: MAYBE.
+        """
+        place = int(understood.intents[b, c])
+        if place < 0:
+            return None
+        row = int(understood.rows[b, c])
         skill, card = self._skills.declared[row], self._cards[row]
-        at = int(np.flatnonzero(self._skills.index[row] == place)[0])
-        intent = skill.intents[at]
-        return Reading(intent.name, {}, card.can_fulfill.get(intent.name))
+        intent = skill.intents[int(np.flatnonzero(self._skills.index[row] == place)[0])]
+        slots = fill(skill, intent, tagged.read[b])
+        own = card.can_fulfill[intent.name].slots if intent.name in card.can_fulfill else {}
+        kinds = dict(zip(skill.slots, skill.kinds, strict=True))
+        abilities = {name: own.get(name) or _ability(kinds[name]) for name in slots}
+        return Reading(intent.name, slots, Ability(ANSWERS[understood.answers[b, c]], abilities))
+
+
+def _ability(kind: int) -> SlotAbility:
+    return SlotAbility() if kind == OPEN else SlotAbility("YES", "YES")
 
 
 def intent_texts(card: SkillCard) -> list[str]:

@@ -50,7 +50,7 @@ LED = ("intent_words", "covered", "values", "aspects")  # that have a `_lead` of
 PLACE = {name: at for at, name in enumerate(READING_FEATURES)}
 
 SPAN_WORTH = 0.1  # of a span that an intent has a slot for, beside its cosine, when the intent is chosen
-WORD_WORTH = 0.5  # of all words of a request
+WORD_WORTH = 1.0  # of all words of a request
 UNDERSTOOD = 0.25  # cosine from which an intent is understood without one word of its own
 BELIEVED = 0.1  # of the list's belief: so much must rivals have that a word counts as asked for
 
@@ -59,6 +59,7 @@ BELIEVED = 0.1  # of the list's belief: so much must rivals have that a word cou
 class Understood:
     """What is found for a batch."""
 
+    rows: NDArray[np.int64]  # (B, C) of the skills, -1: none
     features: NDArray[np.float32]  # (B, C, K)
     answers: NDArray[np.int8]  # (B, C) of the intent
     intents: NDArray[np.int64]  # (B, C) places of the intents, -1 where the skill declares none
@@ -93,7 +94,7 @@ def understand(
     chosen = np.full((B, C), -1, np.int64)
     there = (rows >= 0) & (skills.index[np.maximum(rows, 0), 0] >= 0)  # (B, C)
     if not there.any():
-        return Understood(features, answers, chosen)
+        return Understood(rows, features, answers, chosen)
     pairs = _paired(skills, tagged, rows, there)
     intent, similarity = _intents(skills, tagged, pairs, similarities)
     columns, spoken = _columns(skills, tagged, pairs, intent, similarity)
@@ -105,7 +106,7 @@ def understand(
     for name, column in columns.items():
         features[pairs.b, pairs.c, PLACE[name]] = column
     answers[pairs.b, pairs.c], chosen[pairs.b, pairs.c] = answer, intent
-    return Understood(features, answers, chosen)
+    return Understood(rows, features, answers, chosen)
 
 
 def _paired(skills: Skills, tagged: Tagged, rows: NDArray[np.int64], there: NDArray[np.bool_]) -> _Pairs:
