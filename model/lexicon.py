@@ -19,10 +19,12 @@ _SILENT = """
 a an the of for in on at to by with and or is are be was it its this that these those which who whom
 what where when how whether if not no do does can could would will should may you your i me my we us
 our he she they them there here has have had i'd i'm i'll i've im id get want need like please some
-any flag boolean indicating name type number find search true false user from into than then so as
-up about out hi hello hey looking help
+any flag boolean indicating name type number true false user from into than then so as
+up about out hi hello hey help
 """
 STOP = frozenset(_SILENT.split())
+# what people say for finding out; an intent is named by one of them, and a request says another
+_SEEKING = {"find", "finding", "search", "searching", "look", "looking", "locate", "lookup", "seek", "seeking"}
 _STEMMER = snowballstemmer.stemmer("english")
 
 
@@ -35,6 +37,8 @@ def stem(word: str) -> str:
     """
     if letter(word) == "N":
         return number_of(word) or word
+    if word in _SEEKING:
+        return "find"
     return str(_STEMMER.stemWord(word))
 
 

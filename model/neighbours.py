@@ -10,14 +10,14 @@ from model.text import Vocabulary
 
 NEAR = 0.55  # cosine; above it stand `dogs` to `pets` and `children` to `kids`, and also `cheap` to `expensive`
 MOST = 12
+UNSAID = 1.0  # weight in a bag of a word that no request of the training said
 
 
 class Neighbours:
     """Neighbours among the words that requests of the training said."""
 
     def __init__(self, encoder: Encoder, vocabulary: Vocabulary) -> None:
-        said = np.flatnonzero(vocabulary.weights < vocabulary.weights.max(initial=0.0))
-        said = said[said > 0]
+        said = np.flatnonzero(vocabulary.weights < UNSAID)[1:]  # the first is padding
         with torch.no_grad():
             vectors = torch.nn.functional.normalize(encoder.word.weight[torch.from_numpy(said)], dim=-1)
         self._vectors = vectors.numpy()  # (said words, E)

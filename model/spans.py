@@ -19,6 +19,8 @@ from model.places import MOST_WORDS, Places, places
 KINDS = ("date", "time", "number", "money", "duration", "place", "person", "title")
 DATE, TIME, NUMBER, MONEY, DURATION, PLACE, PERSON, TITLE = range(len(KINDS))
 
+WRITTEN = frozenset((DATE, TIME, MONEY, DURATION))  # kinds whose words are no value of anything else
+
 
 class Span(NamedTuple):
     """Words from `start` to before `end`. `value`: of a number or money its digits, else the words."""
@@ -57,7 +59,7 @@ _LETTER |= {name.lower(): "W" for name in calendar.day_name}
 del _LETTER["mar"], _LETTER["dec"], _LETTER["jun"]  # names and slips more often than months
 
 _PATTERN = re.compile(
-    r"(?P<date>t?UpR|t?[Oo]f?[tx]?[MU]|[Mm]t?[OoN](?![AK])|Nf?[Mm]|t?[Oo]fx?[Mm]|t?O|nto|x?W(?:xU)?|xU|R|M)"
+    r"(?P<date>t?UpR|t?[Oo]f?[tx]?[MU]|[Mm]t?[OoN](?![AK])|Nf?[Mm]|t?[Oo]fx?[Mm]|t?O|nto(?!f)|x?W(?:xU)?|xU|R|M)"
     r"|(?P<time>a?e?hpN(?:A|it?D|xD)?|T(?:it?D)?|NN?A|NK(?:it?D)?|aNN?(?:K|A|it?D|xD)?(?![CUyN])|NN?it?D|DNN?|Z|it?D|xD)"
     r"|(?P<money>N+C|eC)"
     r"|(?P<duration>he?U|e?hfeU|NU|eU)"
@@ -95,7 +97,7 @@ def number_of(words: str) -> str | None:
     return said if said[0].isdecimal() else None
 
 
-_PLACE_CUES = "in to from near at around of for visit visiting is leaving departing outside"
+_PLACE_CUES = "in to from near at around of for visit visiting leaving departing outside"
 _PLACED = frozenset(_PLACE_CUES.split())
 _PERSON_CUES = "by starring with featuring directed acted"
 _TITLE_CUES = "play watch see called named titled hear"
@@ -171,6 +173,8 @@ class Tagger:
 
     def _name_end(self, words: Sequence[str], at: int, taken: set[int]) -> int:
         end = at
-        while end < min(len(words), at + _MOST_OPEN) and end not in taken and not self._is_common(words[end]):
+        for word in words[at : at + _MOST_OPEN]:
+            if end in taken or word in _OPEN_CUES or self._is_common(word):
+                break
             end += 1
         return end

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.lexicon import STOP, Lexicon, stem
-from model.spans import DATE, DURATION, KINDS, MONEY, NUMBER, TIME, Span, Tagger, letter
+from model.spans import KINDS, NUMBER, WRITTEN, Span, Tagger, letter
 from model.text import Vocabulary, tokens
 
 MOST_TERMS = 24
 MOST_NUMBERS = 3
 LOOKED_AHEAD = 3  # words behind a number among which that stands what is counted
 NO_NUMBER = -2
-WRITTEN = frozenset((DATE, TIME, MONEY, DURATION))  # kinds of spans that tell by their words
 COMMON = 0.97  # weight in a bag, below which a word is one of everyday requests
 
 

@@ -51,6 +51,7 @@ PLACE = {name: at for at, name in enumerate(READING_FEATURES)}
 
 SPAN_WORTH = 0.1  # of a span that an intent has a slot for, beside its cosine, when the intent is chosen
 WORD_WORTH = 1.0  # of all words of a request
+HIT_WORTH = 0.05  # of a word of the intent, however common: `find` is in every request, and yet tells
 UNDERSTOOD = 0.25  # cosine from which an intent is understood without one word of its own
 BELIEVED = 0.1  # of the list's belief: so much must rivals have that a word counts as asked for
 
@@ -131,12 +132,11 @@ def _intents(
         if not len(n):
             break
         at = index[n, m]
-        words = ((pairs.intents[:, n] & skills.intents.bits[at]) != 0) | (
-            (slots[:, n] & skills.intents.slots[at]) != 0
-        )  # (T, n)
+        own = (pairs.intents[:, n] & skills.intents.bits[at]) != 0  # (T, n)
+        words = own | ((slots[:, n] & skills.intents.slots[at]) != 0)  # (T, n)
         near = similarities[pairs.b[n], pairs.c[n], m]
         score = near + WORD_WORTH * (words * pairs.weights[:, n]).sum(0)
-        score += SPAN_WORTH * np.minimum(spans[n], skills.intents.kinds[at]).sum(1)
+        score += SPAN_WORTH * np.minimum(spans[n], skills.intents.kinds[at]).sum(1) + HIT_WORTH * own.sum(0)
         better = score > best[n]
         n = n[better]
         best[n], place[n], cosine[n] = score[better], at[better], near[better]
@@ -172,7 +172,9 @@ def _columns(
     }
     columns |= _spans(skills, tagged.kinds[pairs.b], intent, np.bitwise_or.reduce(told, axis=0))
     columns["numbers_named"], refused = _numbers(skills, tagged, pairs)
-    columns["values_refused"] += refused
+    nearly = np.bitwise_or.reduce(told | pairs.near, axis=0)  # (N,)
+    refused += np.bitwise_count(nearly & known.refused[intent])
+    columns["values_refused"] = refused
     return columns, spoken
 
 
@@ -191,7 +193,6 @@ def _spans(skills: Skills, spans: NDArray[np.float32], intent: NDArray[np.int64]
         "persons_filled": filled[:, PERSON],
         "required_filled": met / np.maximum(required, 1),
         "required_missing": required - met,
-        "values_refused": np.bitwise_count(said & known.refused[intent]).astype(np.float32),
     }
 
 
