@@ -131,9 +131,7 @@ class SkillAsks:
         """By question, what is known by `ends_s`: at once, or from the skills."""
         told: dict[Question, Told] = {}
         asked: dict[Question, Endpoint] = {}
-        for question in questions:
-            if question in told or question in asked:
-                continue
+        for question in dict.fromkeys(questions):
             known = self._known(question)
             if isinstance(known, Endpoint):
                 asked[question] = known

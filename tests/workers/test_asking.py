@@ -119,7 +119,8 @@ def test_what_is_no_answer_is_broken_and_the_skill_may_be_asked_again(kind: str)
         pytest.param(http_answer(b"\xff\xfe"), id="no UTF-8"),
         pytest.param(http_answer(encode_answer(YES_HOME).replace(b"YES", b"yes")), id="another word"),
         pytest.param(http_answer(encode_answer(YES_HOME), "500 Oops"), id="status 500"),
-        pytest.param(http_answer(encode_answer(YES_HOME), "204 No Content"), id="status 204"),
+        pytest.param(http_answer(encode_answer(YES_HOME), "404 Not Found"), id="status 404"),
+        pytest.param(http_answer(encode_answer(YES_HOME), "201 Created"), id="status 201"),
         pytest.param(http_answer(b"\x1f\x8b", headers={"Content-Encoding": "gzip"}), id="packed, unasked"),
         pytest.param(http_answer(encode_answer(YES_HOME))[:-5], id="cut short"),
     ],
@@ -218,6 +219,32 @@ def test_a_question_that_waited_for_its_place_is_no_fault_of_the_skill() -> None
         assert not breakers.is_open("good")
 
 
+def test_a_skill_that_had_little_time_before_it_was_cut_off_is_not_to_blame() -> None:
+    breakers = Breakers(faults=1)
+    with (
+        sandbox(hog="silent", slow="slow", hang="silent") as skills,
+        SkillAsks(local(deadline_ms=1_000, concurrency=1), fresh_metrics(), breakers=breakers) as asks,
+    ):
+        skills.slow_ms = 300
+        asks.ask([question(skills, "hog")])  # lingers, so that the next that is late is cut off
+        assert asks.ask([question(skills, "slow"), question(skills, "hang")]) == [YES_HOME, None]
+        assert skills.heard["hang"] == 1
+    assert breakers.is_open("hog")
+    assert not breakers.is_open("hang")
+
+
+def test_what_lingers_is_bounded_too() -> None:
+    names = [f"s{n}" for n in range(6)]
+    with (
+        sandbox(**dict.fromkeys(names, "silent")) as skills,
+        SkillAsks(local(deadline_ms=100, concurrency=1), fresh_metrics()) as asks,
+    ):
+        for name in names:
+            asks.ask([question(skills, name)])
+        assert skills.heard == dict.fromkeys(names, 1)
+        assert skills.most_at_once <= 3  # one asked, one lingering, and one whose end the server has not seen yet
+
+
 def test_no_more_is_asked_at_once_than_is_allowed() -> None:
     names = [f"s{n}" for n in range(12)]
     with sandbox(**dict.fromkeys(names, "slow")) as skills:
@@ -277,7 +304,7 @@ def test_a_thread_that_dies_lets_go_of_whoever_waits_and_is_told_of(
     caplog: pytest.LogCaptureFixture, wait_until: WaitUntil
 ) -> None:
     metrics = fresh_metrics()
-    with sandbox(a="silent") as skills, SkillAsks(local(deadline_ms=20_000), metrics) as asks:
+    with sandbox(a="silent") as skills, SkillAsks(local(deadline_ms=2_000 * PATIENCE_S), metrics) as asks:
         loop = asks._loop
         assert loop is not None
         found: list[object] = []
