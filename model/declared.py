@@ -5,6 +5,7 @@ Slots of one name in several intents are one slot. Sets of slots, and of intents
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from model.catalogue import spoken
 from model.lexicon import STOP, beginnings_of, stem, term
@@ -38,24 +39,17 @@ _COUNTED = "people persons adults travelers passengers riders guests party group
 COUNTED = frozenset(stem(word) for word in _COUNTED.split())  # what a number of customers is said to be
 
 
-@dataclass(frozen=True)
-class Entry:
+NAMES, VALUES, INTENTS, NEAR = range(4)  # the sets of an entry
+
+
+class Entry(NamedTuple):
     """What a term means to a skill: sets of slots whose name or description has it, of slots that list it as a
     value, of intents whose name or description has it, and of slots to one of whose words it is near."""
 
-    names: int = 0
-    values: int = 0
-    intents: int = 0
-    near: int = 0
-
-    def __or__(self, other: "Entry") -> "Entry":
-        pairs = zip(self.sets, other.sets, strict=True)
-        return Entry(*(mine | theirs for mine, theirs in pairs))
-
-    @property
-    def sets(self) -> tuple[int, int, int, int]:
-        """The four."""
-        return self.names, self.values, self.intents, self.near
+    names: int
+    values: int
+    intents: int
+    near: int
 
 
 @dataclass(frozen=True)
@@ -120,9 +114,9 @@ def declared(card: SkillCard, near: Near = lambda _: ()) -> Declared | None:
     bits = {name: 1 << min(at, BITS - 1) for at, name in enumerate(slots)}
     kinds = {name: kind_of(slot) for name, slot in slots.items()}
     intents = tuple(_intent(intent, bits, kinds, card.can_fulfill.get(intent.name)) for intent in card.intents)
-    entries: dict[str, Entry] = {}
-    for one, entry in _said(card, slots, bits, kinds, near):
-        entries[one] = entries.get(one, Entry()) | entry
+    entries: dict[str, list[int]] = {}
+    for one, which, bit in _said(card, slots, bits, kinds, near):
+        entries.setdefault(one, [0, 0, 0, 0])[which] |= bit
     values = [value for slot in slots.values() for value in slot.values]
     listed = {name for name, slot in slots.items() if slot.values and kinds[name] in (LISTED, NUMBER)}
     return Declared(
@@ -130,7 +124,7 @@ def declared(card: SkillCard, near: Near = lambda _: ()) -> Declared | None:
         bits=tuple(bits.values()),
         kinds=tuple(kinds.values()),
         intents=intents,
-        entries=entries,
+        entries={one: Entry(*sets) for one, sets in entries.items()},
         numbers=_set(bits, (name for name, kind in kinds.items() if kind == NUMBER)),
         listed=_set(bits, listed),
         aspects=_set(bits, (name for name, kind in kinds.items() if kind in (BOOLEAN, LISTED))),
@@ -173,27 +167,27 @@ def _counts(kinds: Iterable[int]) -> tuple[int, ...]:
 
 def _said(
     card: SkillCard, slots: dict[str, Slot], bits: dict[str, int], kinds: dict[str, int], near: Near
-) -> Iterable[tuple[str, Entry]]:
-    """Terms and what they mean, one after the other."""
+) -> Iterable[tuple[str, int, int]]:
+    """Terms, which of their sets is meant, and what is in it."""
     general: set[str] = set()  # what the skill is about says nothing of one of its slots
     for at, intent in enumerate(card.intents):
         bit = 1 << min(at, BITS - 1)
         found = terms_of(f"{spoken(intent.name)} {intent.description}")
         general.update(found)
-        yield from ((one, Entry(intents=bit)) for one in found)
+        yield from ((one, INTENTS, bit) for one in found)
     for name, slot in slots.items():
         bit, kind = bits[name], kinds[name]
         found = terms_of(f"{spoken(name)} {slot.description}")
         special = kind in (BOOLEAN, LISTED)
-        yield from ((one, Entry(names=bit)) for one in found if not (special and one in general))
+        yield from ((one, NAMES, bit) for one in found if not (special and one in general))
         if kind == NUMBER and not COUNTED.isdisjoint(found):
-            yield from ((one, Entry(names=bit)) for one in COUNTED)
+            yield from ((one, NAMES, bit) for one in COUNTED)
         if kind != BOOLEAN:
-            yield from ((one, Entry(values=bit)) for one in map(term, slot.values) if one)
+            yield from ((one, VALUES, bit) for one in map(term, slot.values) if one)
         if special:
             words = {*tokens(spoken(name)), *(word for value in slot.values for word in tokens(value))} - STOP
             others = {stem(other) for word in words if stem(word) not in general for other in near(word)}
-            yield from ((one, Entry(near=bit)) for one in sorted(others - general))
+            yield from ((one, NEAR, bit) for one in sorted(others - general))
 
 
 def terms_of(text: str) -> list[str]:

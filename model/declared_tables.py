@@ -3,7 +3,9 @@
 Axes: N hypotheses (a request under a skill that declares intents), T terms of a request, P numbers of a request.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ class Entries:
         self._sets = np.zeros((4, 1), np.int64)  # names, values, intents, near; the last column is of no pair
         self._waiting: dict[int, tuple[Sets, Sets]] = {}  # of rows whose entries have changed
 
-    def put(self, row: int, terms: list[int], sets: list[tuple[int, int, int, int]]) -> None:
+    def put(self, row: int, terms: list[int], sets: Sequence[tuple[int, int, int, int]]) -> None:
         """All that the skill at `row` declares from now on."""
         keys = np.asarray(terms, np.int64) << ROW_BITS | row
         self._waiting[row] = keys, np.asarray(sets, np.int64).reshape(-1, 4).T
@@ -99,18 +101,23 @@ class Skills:
     listed: Sets  # (S,) slots that take what they list and nothing else
     aspects: Sets  # (S,) slots that are spoken of by name or listed value
     declared: dict[int, Declared]
+    free: list[int]  # places of intents that nobody has, a heap
 
     @classmethod
     def empty(cls) -> "Skills":
         """No skill at all."""
         none = np.zeros(0, np.int64)
-        return cls(Lexicon(), Entries(), Intents.of(0), np.full((0, 1), -1), none, none.copy(), none.copy(), {})
+        return cls(
+            Lexicon(), Entries(), Intents.of(0), np.full((0, 1), -1), none, none.copy(), none.copy(), {}, []
+        )
 
     def put(self, row: int, skill: Declared | None) -> list[int]:
         """What the skill at `row` declares from now on; returns the places of its intents."""
         self._make_room(row)
         if (before := self.declared.pop(row, None)) is not None:
             self.lexicon.drop(before.entries, before.beginnings)
+            for place in self.index[row, self.index[row] >= 0].tolist():
+                heappush(self.free, place)
         self.index[row] = -1
         if skill is None:
             self.entries.put(row, [], [])
@@ -120,7 +127,7 @@ class Skills:
         self.declared[row] = skill
         self.intents.put(places, skill)
         self.numbers[row], self.listed[row], self.aspects[row] = skill.numbers, skill.listed, skill.aspects
-        sets = [one.sets for one in skill.entries.values()]
+        sets = [*skill.entries.values()]
         self.entries.put(row, self.lexicon.add(skill.entries, skill.beginnings), sets)
         return places
 
@@ -134,15 +141,14 @@ class Skills:
                 setattr(self, name, np.pad(getattr(self, name), (0, missing)))
 
     def _places(self, row: int, count: int) -> list[int]:
-        """Places for `count` intents: those that nobody has, and new ones."""
+        """Places for `count` intents: the lowest that nobody has."""
         if (missing := count - self.index.shape[1]) > 0:
             self.index = np.pad(self.index, ((0, 0), (0, missing)), constant_values=-1)
-        unused = np.ones(len(self.intents.slots), np.bool_)
-        unused[self.index[self.index >= 0]] = False
-        if (missing := count - int(unused.sum())) > 0:
-            missing = max(missing, len(unused) // 8)
+        if (missing := count - len(self.free)) > 0:
+            size = len(self.intents.slots)
+            missing = max(missing, size // 8)
             self.intents.grow(missing)
-            unused = np.pad(unused, (0, missing), constant_values=True)
-        places: list[int] = np.flatnonzero(unused)[:count].tolist()
+            self.free += range(size, size + missing)  # above all others: still a heap
+        places = [heappop(self.free) for _ in range(count)]
         self.index[row, :count] = places
         return places

@@ -42,6 +42,7 @@ def stem(word: str) -> str:
     return str(_STEMMER.stemWord(word))
 
 
+@lru_cache(maxsize=131_072)
 def term(phrase: str) -> str:
     """The term of a phrase, its words of no meaning left out where it has others.
 

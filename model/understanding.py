@@ -1,6 +1,16 @@
 """Each request under each skill of its shortlist: the intent that it would have there, the slots that it would
 fill, and what CanFulfillIntentRequest would answer by the skill's own declaration.
 
+Which features carry the decision among rivals: a logistic over the list with these beside the shortlist's own
+log probabilities (with and without links) and the link, fitted on the 1,141 held-out requests of the schema-guided
+services, lowers the shortlist's top-1 error on 1,465 others, none of a family linked, from 26.3 % by
+
+    4.7 % without these, 11 % with `declares_intents`, 12 % with `lacks` too, 12 % with FULFIL_FEATURES alone,
+    13 % with FULFIL_FEATURES and `lacks`, 17 % with these and `model.wording`.
+
+With all of a family linked (22.4 %) these take off 2 %, and 9 % with `model.wording`: most requests that are
+decided wrongly there ("find me a bus") name nothing in which the rivals differ.
+
 Axes: B batch, C candidates, N hypotheses (pairs of a request and a candidate that declares intents), T terms,
 P numbers, M intents of a skill (padded).
 """
