@@ -194,7 +194,7 @@ def terms_of(text: str) -> list[str]:
     """The terms of a description: its words, and those that a hyphen joins as one more.
 
     >>> terms_of("Search for one-way flights")
-    ['way', 'flight', '1way']
+    ['find', 'way', 'flight', '1way']
     """
     words = [stem(word) for word in tokens(text) if word not in STOP]
     joined = [term(piece) for piece in text.split() if "-" in piece]
