@@ -15,8 +15,8 @@ import msgspec
 from prometheus_client import CollectorRegistry, Metric
 
 from docs.asyncapi import document
-from model.bundle import Costs
 from model.pipeline import Recipe
+from model.policy import Costs
 from topics import events
 from topics.registry import CO_PARTITIONED, DAY_MS, TOPICS, Topic
 from workers.cli import root

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from model.catalogue import Catalogue
 from model.declarations import Declarations
+from model.policy import Costs
 from model.reranker import Reranker, RerankerSettings
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
@@ -44,14 +45,6 @@ FILES = (
     "vocabulary.json",
     "statistics.json",
 )
-
-
-class Costs(Struct, frozen=True, kw_only=True):
-    """What a customer pays, in units of a wrong launch. See `model.selector.choose`."""
-
-    wrong: float = 1.0  # a skill opens that was not meant
-    question: float = 0.35  # being asked which of three
-    missed: float = 0.8  # silence where a skill should have answered
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

@@ -1,30 +1,35 @@
 """The model's one face: requests in, rankings out. A notebook, a test and the router call the same line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from model.bundle import Bundle, Costs, read_bundle
+from model.bundle import Bundle, read_bundle
 from model.encoder import WordBatches, Words
 from model.onboarding import Onboarding
+from model.policy import choose, set_costs
 from model.reranker import NONE, Hypotheses, hypotheses
 from model.shortlist import Shortlist, Shortlists
 from topics.events import Action, Candidate, SkillCard
 
-NEAR_TIES = 3  # a question names at most three skills
 DECIMALS = 5  # scores are compared at this precision: what is below depends on the batch's company
 CHUNK = 256  # requests scored at once: bounds memory at chunk × skills
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a customer said, and the ids of the skills that the customer has linked."""
+    """What a customer said, and the ids of the skills that the customer has linked.
+
+    `key` names the request, the same whenever it is decided again: by it near ties are explored, and without one
+    they are not (see `model.policy`).
+    """
 
     text: str
     linked: tuple[str, ...] = ()
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,14 +46,16 @@ class Ranking:
 
 
 class Selector:
-    """Decides with one bundle.
+    """Decides with one bundle, by its costs but for those given in `costs` (names as in `model.policy.Costs`).
 
     `decide` takes lists of requests and gives rankings in the same order; a request gets the same answer
     alone and in company.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, costs: Mapping[str, float] | None = None) -> None:
         self.bundle = bundle
+        self.costs = set_costs(bundle.manifest.costs, costs)
+        self.policy = self.costs.told(bundle.manifest.costs)
         self.release = bundle.manifest.release
         self.statistics = bundle.statistics.version()
         self._words = WordBatches(bundle.vocabulary)
@@ -57,9 +64,9 @@ class Selector:
         self._onboarding = Onboarding(bundle)
 
     @classmethod
-    def load(cls, bundle: Path) -> "Selector":
-        """Reads a bundle's folder. Raises BadBundle."""
-        return cls(read_bundle(bundle))
+    def load(cls, bundle: Path, costs: Mapping[str, float] | None = None) -> "Selector":
+        """Reads a bundle's folder. Raises BadBundle, and ValueError where a cost is none."""
+        return cls(read_bundle(bundle), costs)
 
     @property
     def catalogue(self) -> str:
@@ -119,7 +126,7 @@ class Selector:
         bundle = self.bundle
         (words, linked), made = self._made(requests, bundle.manifest.reranker.candidates)
         listed = hypotheses(bundle.shortlister, bundle.declarations, made, words, linked)
-        return self._rankings(listed, bundle.reranker(listed))
+        return self._rankings(requests, listed, bundle.reranker(listed))
 
     def _made(self, requests: Sequence[Request], count: int) -> tuple[tuple[Words, torch.Tensor], Shortlist]:
         bundle = self.bundle
@@ -127,7 +134,7 @@ class Selector:
         words = self._words.batch(bundle.vocabulary.encode([request.text for request in requests]))
         return (words, linked), self._shortlists.make(words, linked, count)
 
-    def _rankings(self, listed: Hypotheses, logits: torch.Tensor) -> list[Ranking]:
+    def _rankings(self, requests: Sequence[Request], listed: Hypotheses, logits: torch.Tensor) -> list[Ranking]:
         probabilities = torch.softmax(logits.double(), dim=-1).numpy().round(DECIMALS)  # (B, C + 2)
         scores = logits.double().numpy().round(DECIMALS)
         rows, linked, attention = listed.rows.numpy(), listed.linked.numpy(), listed.attention.double().numpy()
@@ -150,32 +157,11 @@ class Selector:
         none_ranks = (listed.own[..., 0] > listed.none[:, None]).sum(1).tolist()
         width = order.shape[1]
         return [
-            self._ranking(candidates[at * width : (at + 1) * width], none, none_ranks[at])
+            self._ranking(requests[at], candidates[at * width : (at + 1) * width], none, none_ranks[at])
             for at, none in enumerate(probabilities[:, NONE].tolist())
         ]
 
-    def _ranking(self, listed: list[Candidate], none: float, none_rank: int) -> Ranking:
-        candidates = tuple(candidate for candidate in listed if candidate.skill_id)
-        action, rule = choose(candidates, none, self.bundle.manifest.costs)
-        skill = candidates[0].skill_id if action in (Action.LAUNCH, Action.ENABLE) else None
-        return Ranking(action, skill, candidates, none, 1.0, rule, none_rank)
-
-
-def choose(candidates: Sequence[Candidate], none: float, costs: Costs) -> tuple[Action, str]:
-    """The action of least expected cost, and the rule's name.
-
-    launch or enable the first: (1 − p₁) · wrong. Ask which of the first three: question + (1 − p₁ − p₂ − p₃) ·
-    wrong. Say nothing: (1 − p_none) · missed. The skill's link tells launch from enable. Equal costs go to the
-    earlier in this list.
-    """
-    if not candidates:
-        return Action.NONE, "no-candidates"
-    first = candidates[0]
-    open_cost = (1 - first.probability) * costs.wrong
-    listed = sum(candidate.probability for candidate in candidates[:NEAR_TIES])
-    ask_cost = costs.question + (1 - listed) * costs.wrong
-    none_cost = (1 - none) * costs.missed
-    least = min(open_cost, ask_cost, none_cost)
-    if least == open_cost:
-        return (Action.LAUNCH if first.linked else Action.ENABLE), "best"
-    return (Action.DISCOVER, "near-tie") if least == ask_cost else (Action.NONE, "none")
+    def _ranking(self, request: Request, listed: list[Candidate], none: float, none_rank: int) -> Ranking:
+        candidates = tuple([candidate for candidate in listed if candidate.skill_id])
+        chosen = choose(candidates, none, self.costs, request.key, self.release)
+        return Ranking(chosen.action, chosen.skill_id, candidates, none, chosen.propensity, chosen.rule, none_rank)

@@ -2,17 +2,8 @@
 
 import pytest
 
-from model.bundle import Costs
 from model.data import Row
-from model.selector import Ranking, Request, Selector, choose
-from topics.events import Action, Candidate
-
-
-def candidates(*probabilities: float, linked: bool = False) -> list[Candidate]:
-    return [
-        Candidate(skill_id=f"s{at}", score=0.0, probability=p, linked=linked and at == 0)
-        for at, p in enumerate(probabilities)
-    ]
+from model.selector import Ranking, Request, Selector
 
 
 def test_a_request_gets_the_same_answer_alone_and_in_company(
@@ -56,24 +47,3 @@ def test_a_link_draws_the_decision_to_the_linked_rival(small_selector: Selector)
     )
     assert place(with_link) <= place(without)
     assert with_link.candidates[place(with_link)].probability > without.candidates[place(without)].probability
-
-
-@pytest.mark.parametrize(
-    ("listed", "none", "expected"),
-    [
-        (candidates(0.9, 0.05, linked=True), 0.0, (Action.LAUNCH, "best")),
-        (candidates(0.9, 0.05), 0.0, (Action.ENABLE, "best")),
-        (candidates(0.34, 0.33, 0.32), 0.0, (Action.DISCOVER, "near-tie")),
-        (candidates(0.1, 0.05), 0.85, (Action.NONE, "none")),
-        ([], 0.0, (Action.NONE, "no-candidates")),
-    ],
-)
-def test_the_action_is_the_one_of_least_expected_cost(
-    listed: list[Candidate], none: float, expected: tuple[Action, str]
-) -> None:
-    assert choose(listed, none, Costs()) == expected
-
-
-def test_dearer_questions_are_asked_less() -> None:
-    listed = candidates(0.34, 0.33, 0.32, linked=True)
-    assert choose(listed, 0.0, Costs(question=0.9)) == (Action.LAUNCH, "best")
