@@ -27,16 +27,18 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from model.catalogue import Catalogue
-from model.declarations import Declarations
+from model.evidence import Evidence, Learned
+from model.exemplars import Exemplars
 from model.policy import Costs
 from model.reranker import Reranker, RerankerSettings
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
 from model.text import TextSettings, Vocabulary
+from model.wording import Wording
 from topics.errors import BadBundle
 from topics.events import SkillCard
 
-FORMAT = "namefree-bundle/1"
+FORMAT = "namefree-bundle/2"
 MAX_FILE_BYTES = 4 * 1024**3  # 50,000 skills take 0.1 GB; more than this is no bundle of ours
 FILES = (
     "shortlister.safetensors",
@@ -75,7 +77,7 @@ class Bundle:
     catalogue: Catalogue
     vocabulary: Vocabulary
     shortlister: Shortlister
-    declarations: Declarations
+    evidence: Evidence
     reranker: Reranker
     statistics: Statistics
 
@@ -103,7 +105,13 @@ def write_bundle(bundle: Bundle, folder: Path) -> Manifest:
 def _write_files(bundle: Bundle, folder: Path) -> Manifest:
     cards = (msgspec.json.encode(card) for card in bundle.catalogue.rows())
     words = {"words": bundle.vocabulary.words, "weights": bundle.vocabulary.weights.tolist()}
-    reranker = {**_prefixed("network.", bundle.reranker), **_prefixed("declarations.", bundle.declarations)}
+    learned = bundle.evidence.learned
+    reranker = {
+        **_prefixed("network.", bundle.reranker),
+        **_prefixed("exemplars.", learned.exemplars),
+        "wording.weights": learned.wording.weights,
+        "sources": bundle.evidence.sources.clone(),
+    }
     contents = {
         "shortlister.safetensors": safetensors.torch.save(_tensors(bundle.shortlister)),
         "reranker.safetensors": safetensors.torch.save(reranker),
@@ -198,33 +206,33 @@ def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
     shortlister = Shortlister(manifest.shortlister, len(vocabulary), manifest.text.ngram_rows, len(catalogue))
     shortlister.load_state_dict(safetensors.torch.load(contents["shortlister.safetensors"]))
     tensors = safetensors.torch.load(contents["reranker.safetensors"])
-    declarations = _declarations(
-        len(catalogue), manifest.shortlister.word_width, _unprefixed("declarations.", tensors)
-    )
     reranker = Reranker(manifest.reranker)
     reranker.load_state_dict(_unprefixed("network.", tensors))
     statistics = Statistics.from_json(contents["statistics.json"])
     if shortlister.present.tolist() != catalogue.present().tolist():
         raise ValueError("weights and catalogue differ about which skills have left")
+    learned = _learned(len(catalogue), manifest.shortlister.width, tensors)
     return Bundle(
         manifest=manifest,
         catalogue=catalogue,
         vocabulary=vocabulary,
         shortlister=shortlister.eval(),
-        declarations=declarations.eval(),
+        evidence=Evidence(shortlister.eval(), catalogue, vocabulary, statistics, learned, tensors["sources"]),
         reranker=reranker.eval(),
         statistics=statistics,
     )
 
 
-def _declarations(skills: int, word_width: int, tensors: dict[str, Tensor]) -> Declarations:
-    """With room for as many intents as the file has: skills that left or changed leave places behind."""
-    intents, most = tensors["vectors"].shape[0], tensors["index"].shape[-1]
-    declarations = Declarations(skills, intents, most, word_width)
-    declarations.load_state_dict(tensors)
-    if int(declarations.index.min()) < -1 or int(declarations.index.max()) >= intents:
-        raise ValueError("a skill declares an intent that is not there")
-    return declarations
+def _learned(skills: int, width: int, tensors: dict[str, Tensor]) -> Learned:
+    """What was learned of skills' requests; a file in which it does not fit together raises ValueError."""
+    exemplars = Exemplars(len(tensors["exemplars.vectors"]), skills, width)
+    exemplars.load_state_dict(_unprefixed("exemplars.", tensors))
+    sources = tensors["sources"]
+    if int(exemplars.index.min()) < -1 or int(exemplars.index.max()) >= len(exemplars.vectors):
+        raise ValueError("a skill has an exemplar that is not there")
+    if sources.shape != (skills,) or int(sources.min()) < -1 or int(sources.max()) >= skills:
+        raise ValueError("a skill has learned from a row that is not there")
+    return Learned(Wording(tensors["wording.weights"]), exemplars)
 
 
 def _unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

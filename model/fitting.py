@@ -1,4 +1,10 @@
-"""The reranker, fitted on rows whose texts the shortlister never met: on shortlists as it really makes them."""
+"""The reranker, fitted on rows whose texts the shortlister never met: on shortlists as it really makes them.
+
+Axes: N rows, B batch, C candidates, L linked (padded).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -6,71 +12,143 @@ from msgspec import Struct
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.declarations import Declarations
 from model.encoder import WordBatches
+from model.evidence import Evidence
 from model.examples import Examples, batches, random_links
-from model.reranker import (
-    Hypotheses,
-    Reranker,
-    RerankerSettings,
-    hypotheses,
-    intended,
-    pack,
-    rerank_loss,
-    take,
-)
+from model.reranker import Listed, Reranker, RerankerSettings, intended, pack, rerank_loss
 from model.shortlist import Shortlists
 
 
 class FittingSettings(Struct, frozen=True, kw_only=True):
-    """How the reranker is fitted. `rerank_links`: random linked sets among its rows."""
+    """How the reranker is fitted.
+
+    Each held-out row is a list in several worlds: with its own linked skills, with those of some other row in
+    `random_links` of the rows, without the one that was meant (weighed by `unlinked`), and with none at all (by
+    `alone`): a link is evidence and never a command.
+
+    `rare`: a row of a skill that the shortlister was taught k rows of counts 1 + rare / k times. Phrases of a rare
+    skill are few because somebody wrote few, not because few ask for it. A skill of which no row was taught counts
+    nothing: what is asked for in serving has a phrase at least. `none`: how much a row counts that no skill should
+    answer.
+    """
 
     seed: int = 0
-    rerank_links: float = 0.25
-    rerank_epochs: int = 40
-    rerank_batch: int = 256
-    rerank_rate: float = 2e-3
-    check_share: float = 0.25  # of the held-out rows: stops the reranker and sets its temperature
-    patience: int = 6
+    random_links: float = 0.25
+    unlinked: float = 0.5
+    alone: float = 0.25
+    rare: float = 8.0
+    none: float = 8.0
+    epochs: int = 6
+    batch: int = 256
+    rate: float = 3e-3
+    weight_decay: float = 0.01
+    check_share: float = 0.2  # of the held-out rows: stops the reranker and sets its temperature
+    patience: int = 3
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Lists with their right outcomes, and how much each counts."""
+
+    listed: Listed
+    right: Tensor  # (N,)
+    weights: Tensor  # (N,)
+
+
+def taught(
+    making: Shortlists,
+    evidence: Evidence,
+    words: WordBatches,
+    texts: Sequence[str],
+    examples: Examples,
+    known: NDArray[np.int64],
+    count: int,
+    settings: FittingSettings,
+) -> Taught:
+    """The held-out rows in each world, one after the other, N rows a world.
+
+    `known` (S,): how many rows of each skill the shortlister was taught.
+    """
+    base = _weights(examples, known, settings)  # (N,)
+    parts = [
+        (_listed(making, evidence, words, texts, examples, linked, count), share)
+        for linked, share in _worlds(examples, settings)
+    ]
+    listed = pack([found for (found, _), _ in parts])
+    right = torch.cat([right for (_, right), _ in parts])
+    return Taught(listed, right, torch.cat([base * share for _, share in parts]))
+
+
+def _worlds(examples: Examples, settings: FittingSettings) -> list[tuple[NDArray[np.int64], float]]:
+    """Linked sets (N, L), and what rows with these count."""
+    own = examples.linked
+    meant = own == examples.targets[:, None]
+    found = [
+        (random_links(examples, 0.0, np.random.default_rng(settings.seed)), 1.0),
+        (random_links(examples, settings.random_links, np.random.default_rng(settings.seed)), 1.0),
+        (np.where(meant, -1, own), settings.unlinked),
+        (np.full_like(own, -1), settings.alone),
+    ]
+    return [(linked, share) for linked, share in found if share > 0]
+
+
+def _weights(examples: Examples, known: NDArray[np.int64], settings: FittingSettings) -> Tensor:
+    """How much each row counts, (N,)."""
+    none = len(known)
+    counts = np.append(known, 1)[np.minimum(examples.targets, none)]  # (N,)
+    found = np.where(counts > 0, 1 + settings.rare / np.maximum(counts, 1), 0.0)
+    found = np.where(examples.targets == none, settings.none, found)
+    if not found.any():
+        found = np.ones_like(found)
+    return torch.from_numpy(found).float()
 
 
 @torch.no_grad()
-def shortlists(
+def _listed(
     making: Shortlists,
-    declarations: Declarations,
+    evidence: Evidence,
     words: WordBatches,
+    texts: Sequence[str],
     examples: Examples,
     linked: NDArray[np.int64],
     count: int,
-) -> tuple[Hypotheses, Tensor]:
-    """The shortlists of `examples` and which outcome is right for each, (N,)."""
-    parts, right = [], []
+) -> tuple[Listed, Tensor]:
+    """The shortlists of `examples` in their order, and which outcome is right for each, (N,)."""
+    parts, right, order = [], [], []
     none = len(making.model.rows)
     for batch in batches(examples, words, 512, linked):
         made = making.make(batch.words, batch.linked, count)
-        part = hypotheses(making.model, declarations, made, batch.words, batch.linked)
-        parts.append(part)
+        part = evidence.hypotheses(made, batch.words, [texts[row] for row in batch.rows], batch.linked)
+        parts.append(Listed(part.rows, part.own, part.lists))
         right.append(intended(part, batch.targets, none))
-    return pack(parts), torch.cat(right)
+        order.append(torch.from_numpy(batch.rows))
+    back = torch.cat(order).argsort()
+    return pack(parts).take(back), torch.cat(right)[back]
 
 
-def fit_reranker(lists: Hypotheses, right: Tensor, shape: RerankerSettings, settings: FittingSettings) -> Reranker:
-    """A reranker trained on part of the lists; the others stop it and set its temperature."""
+def fit_reranker(found: Taught, shape: RerankerSettings, settings: FittingSettings, rows: int) -> Reranker:
+    """A reranker trained on the lists of part of the `rows` in all their worlds; the others' stop it and set its
+    temperature."""
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
-    order = torch.randperm(len(right), generator=generator)
-    cut = max(1, round(len(order) * settings.check_share))
-    check, train = order[:cut], order[cut:]
+    order = torch.randperm(rows, generator=generator)
+    cut = max(1, round(rows * settings.check_share))
+    worlds = torch.arange(len(found.right) // rows)[:, None] * rows  # (worlds, 1)
+    check, train = ((worlds + part).flatten() for part in (order[:cut], order[cut:] if rows > 1 else order))
     network = Reranker(shape)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rerank_rate, weight_decay=0.01)
-    best, best_loss, since = _copy(network), _loss(network, lists, right, check), 0
-    for _ in range(settings.rerank_epochs):
+    network.standardise(found.listed.take(train))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+    steps = settings.epochs * -(-len(train) // settings.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.rate, total_steps=steps + 1)
+    best, best_loss, since = _copy(network), _loss(network, found, check), 0
+    for _ in range(settings.epochs):
         network.train()
-        for rows in train[torch.randperm(len(train), generator=generator)].split(settings.rerank_batch):  # type: ignore[no-untyped-call]
+        for at in train[torch.randperm(len(train), generator=generator)].split(settings.batch):  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
-            rerank_loss(network(take(lists, rows)), right[rows]).backward()  # type: ignore[no-untyped-call]
+            rerank_loss(network(found.listed.take(at)), found.right[at], found.weights[at]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        now = _loss(network, lists, right, check)
+            schedule.step()
+        now = _loss(network, found, check)
         if now < best_loss:
             best, best_loss, since = _copy(network), now, 0
         else:
@@ -78,30 +156,25 @@ def fit_reranker(lists: Hypotheses, right: Tensor, shape: RerankerSettings, sett
             if since >= settings.patience:
                 break
     network.load_state_dict(best)
-    _set_temperature(network, take(lists, check), right[check])
+    _set_temperature(network, found, check)
     return network.eval()
 
 
 @torch.no_grad()
-def _loss(network: Reranker, lists: Hypotheses, right: Tensor, rows: Tensor) -> float:
+def _loss(network: Reranker, found: Taught, at: Tensor) -> float:
     network.eval()
-    return float(rerank_loss(network(take(lists, rows)), right[rows]))
+    return float(rerank_loss(network(found.listed.take(at)), found.right[at], found.weights[at]))
 
 
 @torch.no_grad()
-def _set_temperature(network: Reranker, lists: Hypotheses, right: Tensor) -> None:
+def _set_temperature(network: Reranker, found: Taught, at: Tensor) -> None:
     """The temperature of least loss on a grid (Guo et al. 2017, temperature scaling)."""
     network.eval()
-    logits = network(lists)
+    logits = network(found.listed.take(at))
     grid = torch.linspace(0.5, 3.0, 101)
-    losses = torch.stack([rerank_loss(logits / t, right) for t in grid])
+    losses = torch.stack([rerank_loss(logits / t, found.right[at], found.weights[at]) for t in grid])
     network.temperature.copy_(grid[losses.argmin()])
 
 
 def _copy(network: Reranker) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-
-def given_and_random(examples: Examples, settings: FittingSettings) -> NDArray[np.int64]:
-    """The examples' linked sets, a share of them random, (N, L)."""
-    return random_links(examples, settings.rerank_links, np.random.default_rng(settings.seed))

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from model.bundle import Bundle
 from model.encoder import WordBatches
 from model.examples import card_rows
+from model.exemplars import MOST
 from model.onboarding_tuning import Said, tuned
-from model.declarations import intent_texts
 from model.text import tokens
 from model.training import card_bags
 from topics.events import SkillCard
@@ -40,6 +40,7 @@ class _Shipped:
     bag: Tensor  # (E,)
     statistics: Tensor  # (F,)
     learned: bool  # from requests; else its row is what its card was given
+    source: int  # the row of what else was learned of it
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class _Made:
     card: SkillCard
     row: Tensor  # (D,)
     bag: Tensor  # (E,)
-    intents: Tensor  # (intents, E)
-    statistics: Tensor | None  # (F,) of a shipped skill; None: nothing is known of it
+    phrases: Tensor  # (phrases, D) its card's, as the encoder reads them
+    shipped: _Shipped | None  # None: nothing is known of it but its card
 
 
 class Onboarding:
@@ -94,13 +95,12 @@ class Onboarding:
         return card.skill_id in catalogue and _same(card, catalogue.card(catalogue.row(card.skill_id)))
 
     def _made(self, card: SkillCard, fine_tune: bool) -> _Made:
-        shipped, intents = self._remember(card.skill_id), self._bags(intent_texts(card))
-        known = shipped.statistics if shipped else None
+        shipped, phrases = self._remember(card.skill_id), self._read(card.phrases[:MOST])
         if shipped and _same(card, shipped.card):
-            return _Made(card, shipped.row, shipped.bag, intents, known)
+            return _Made(card, shipped.row, shipped.bag, phrases, shipped)
         bag = card_bags(self._bundle.shortlister, self._bundle.vocabulary, self._words, [card])[0]
         row = shipped.row if shipped and shipped.learned else self._row(card, bag, fine_tune)
-        return _Made(card, row, bag, intents, known)
+        return _Made(card, row, bag, phrases, shipped)
 
     def _row(self, card: SkillCard, bag: Tensor, fine_tune: bool) -> Tensor:
         """The row of a card that has not learned from requests, (D,)."""
@@ -131,13 +131,6 @@ class Onboarding:
         words = self._words.batch(self._bundle.vocabulary.encode(texts))
         return self._bundle.shortlister.read(words).text
 
-    def _bags(self, texts: Sequence[str]) -> Tensor:
-        """Unit bags of texts, (texts, E)."""
-        if not texts:
-            return torch.empty(0, self._bundle.manifest.shortlister.word_width)
-        words, encoder = self._words.batch(self._bundle.vocabulary.encode(texts)), self._bundle.shortlister.encoder
-        return encoder.bags(words, encoder.word_vectors(words))
-
     def _make_room(self, count: int) -> None:
         """Empty rows for `count` skills that join; the other rows are copied as they are."""
         if not count:
@@ -154,11 +147,11 @@ class Onboarding:
         joins = card.skill_id not in bundle.catalogue
         row = bundle.catalogue.add(card) if joins else bundle.catalogue.replace(card)
         model.rows[row], model.cards[row], model.present[row] = made.row, made.bag, True
-        if made.statistics is not None:
-            model.statistics[row] = made.statistics
+        if made.shipped is not None:
+            model.statistics[row] = made.shipped.statistics
         elif joins:
             model.statistics[row] = 0.0
-        bundle.declarations.put(row, card, made.intents)
+        bundle.evidence.put(row, card, made.phrases, made.shipped.source if made.shipped else -1)
         self._note(card.skill_id, card)
         return row
 
@@ -169,7 +162,7 @@ class Onboarding:
         for table in (model.rows, model.cards, model.statistics):
             table[row] = 0.0
         model.present[row] = False
-        self._bundle.declarations.put(row, None, torch.empty(0))
+        self._bundle.evidence.put(row, None, torch.empty(0), -1)
         self._note(skill_id, None)
         return row
 
@@ -180,7 +173,8 @@ class Onboarding:
             row = self._bundle.catalogue.row(skill_id)
             own, bag, known = (table[row].clone() for table in (model.rows, model.cards, model.statistics))
             learned = float(F.cosine_similarity(own, self._row(card, bag, fine_tune=False), dim=0)) < SAME
-            self._shipped[skill_id] = _Shipped(card, own, bag, known, learned)
+            source = int(self._bundle.evidence.sources[row])
+            self._shipped[skill_id] = _Shipped(card, own, bag, known, learned, source)
         return self._shipped.get(skill_id)
 
     def _note(self, skill_id: str, card: SkillCard | None) -> None:

@@ -12,11 +12,12 @@ from model.bundle import Bundle, Manifest
 from model.catalogue import Catalogue
 from model.data import Row
 from model.encoder import WordBatches
-from model.examples import Examples, card_rows, encode_rows
-from model.fitting import FittingSettings, fit_reranker, given_and_random, shortlists
+from model.evidence import Evidence, Learned
+from model.examples import Examples, batches, card_rows, encode_rows
+from model.exemplars import Exemplars
+from model.fitting import FittingSettings, fit_reranker, taught
 from model.linking import LinkSettings, fit_links, seen_by
 from model.pretrained import common_words, is_installed, spell, word_vectors
-from model.declarations import Declarations
 from model.reranker import Reranker, RerankerSettings
 from model.shortlist import Shortlists
 from model.shortlister import Shortlister, ShortlisterSettings
@@ -33,6 +34,7 @@ from model.training import (
     texts_of,
     train_shortlister,
 )
+from model.wording import Wording, WordingSettings, teach, worded
 from topics.errors import BadData
 from topics.events import SkillCard
 
@@ -45,6 +47,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     reranker: RerankerSettings = RerankerSettings()
     training: TrainingSettings = TrainingSettings()
     links: LinkSettings = LinkSettings()
+    wording: WordingSettings = WordingSettings()
     fitting: FittingSettings = FittingSettings()
     pretrained: bool = True  # words start from static vectors, where their package is installed
     own_words: bool = True  # what cards say of themselves is learned from too
@@ -75,14 +78,14 @@ def train(
     if not recipe.training.jointly:
         known = train_links(corpus, model, recipe, outcomes)
     # 4. the reranker, on the same
-    declarations, reranker = train_reranker(corpus, model, recipe)
+    evidence, reranker = train_reranker(corpus, model, known, recipe)
     # 5. the bundle
     return Bundle(
         manifest=_manifest(rows, recipe, done, parent, outcomes),
         catalogue=corpus.catalogue,
         vocabulary=corpus.vocabulary,
         shortlister=model,
-        declarations=declarations,
+        evidence=evidence,
         reranker=reranker,
         statistics=known,
     )
@@ -98,6 +101,8 @@ class Corpus:
     kept: Examples  # rows to learn from
     aside: Examples  # rows whose texts are held out from the shortlister
     own: Examples  # `kept`, and what the cards say
+    kept_texts: tuple[str, ...]
+    aside_texts: tuple[str, ...]
     pretrained: bool  # words start from static vectors
 
 
@@ -109,8 +114,7 @@ def prepare(cards: Sequence[SkillCard], rows: Sequence[Row], recipe: Recipe) -> 
     pretrained = recipe.pretrained and is_installed()
     texts = texts_of([row.text for row in rows], catalogue)
     vocabulary = Vocabulary.of(texts, recipe.text, common_words() if pretrained else ())
-    kept, aside, own = _parts(rows, cards, catalogue, vocabulary, recipe)
-    return Corpus(catalogue, vocabulary, WordBatches(vocabulary), kept, aside, own, pretrained)
+    return _divided(rows, cards, catalogue, vocabulary, recipe, pretrained)
 
 
 def train_text(
@@ -141,14 +145,56 @@ def train_links(corpus: Corpus, model: Shortlister, recipe: Recipe, outcomes: St
     return fit_links(model, corpus.catalogue, seen, recipe.links, outcomes)[-1]
 
 
-def train_reranker(corpus: Corpus, model: Shortlister, recipe: Recipe) -> tuple[Declarations, Reranker]:
-    """What the cards declare, and a reranker fitted on the shortlists of the held-out rows."""
-    declarations = Declarations.sized(corpus.catalogue, recipe.shortlister.word_width)
-    declarations.read(corpus.catalogue, model.encoder, corpus.words)
-    linked = given_and_random(corpus.aside, recipe.fitting)
-    exact = Shortlists(model, kind="float32")  # equal trainings give equal bundles on every machine
-    lists, right = shortlists(exact, declarations, corpus.words, corpus.aside, linked, recipe.reranker.candidates)
-    return declarations, fit_reranker(lists, right, recipe.reranker, recipe.fitting)
+def train_reranker(
+    corpus: Corpus, model: Shortlister, statistics: Statistics, recipe: Recipe
+) -> tuple[Evidence, Reranker]:
+    """What the second network is told, and the network, fitted on the shortlists of the held-out rows."""
+    making = Shortlists(model, kind="float32")  # equal trainings give equal bundles on every machine
+    kept, aside = corpus.kept, corpus.aside
+    wording = _wording(corpus, making, recipe)
+    skills = len(corpus.catalogue)
+
+    def evidence(*parts: Examples) -> Evidence:
+        targets = torch.from_numpy(np.concatenate([part.targets for part in parts]))
+        vectors = torch.cat([_read(model, corpus.words, part) for part in parts])
+        exemplars = Exemplars.of(vectors, targets, skills, recipe.fitting.seed)
+        return Evidence(model, corpus.catalogue, corpus.vocabulary, statistics, Learned(wording, exemplars))
+
+    known = np.bincount(kept.targets, minlength=skills + 1)[:skills]
+    found = taught(
+        making,
+        evidence(kept),
+        corpus.words,
+        corpus.aside_texts,
+        aside,
+        known,
+        recipe.reranker.candidates,
+        recipe.fitting,
+    )
+    # in serving a request is laid beside the held-out ones too
+    every = evidence(kept) if kept is aside else evidence(kept, aside)
+    return every, fit_reranker(found, recipe.reranker, recipe.fitting, len(aside))
+
+
+def _wording(corpus: Corpus, making: Shortlists, recipe: Recipe) -> Wording:
+    """Taught on the shortlists, by text alone, of the rows that the shortlister learned from."""
+    kept, count = corpus.kept, recipe.reranker.candidates
+    rows = torch.full((len(kept), min(count, len(corpus.catalogue))), -1)  # (N, C)
+    nobody = np.full((len(kept), 1), -1, dtype=np.int64)
+    for batch in batches(kept, corpus.words, 512, nobody):
+        rows[batch.rows] = making.make(batch.words, batch.linked, count).rows
+    hits = rows == torch.from_numpy(kept.targets)[:, None]  # (N, C)
+    right = torch.where(hits.any(1), hits.int().argmax(1), -1)
+    return teach(worded(corpus.kept_texts), rows, right, recipe.wording)
+
+
+@torch.no_grad()
+def _read(model: Shortlister, words: WordBatches, examples: Examples) -> torch.Tensor:
+    """Unit vectors of the rows' texts, (N, D)."""
+    found = torch.empty(len(examples), model.settings.width)
+    for batch in batches(examples, words, 512):
+        found[batch.rows] = model.read(batch.words).text
+    return found
 
 
 def _manifest(
@@ -178,9 +224,14 @@ def steps(rows: int, cards: Sequence[SkillCard], recipe: Recipe) -> int:
     return recipe.training.epochs * -(-examples // batch_size(examples, recipe.training.batch))
 
 
-def _parts(
-    rows: Sequence[Row], cards: Sequence[SkillCard], catalogue: Catalogue, vocabulary: Vocabulary, recipe: Recipe
-) -> tuple[Examples, Examples, Examples]:
+def _divided(
+    rows: Sequence[Row],
+    cards: Sequence[SkillCard],
+    catalogue: Catalogue,
+    vocabulary: Vocabulary,
+    recipe: Recipe,
+    pretrained: bool,
+) -> Corpus:
     """Rows to learn from, rows held out, and the first together with what the cards say."""
     said = card_rows(cards) if recipe.own_words else []
     every = encode_rows([*rows, *said], catalogue, vocabulary)
@@ -190,7 +241,9 @@ def _parts(
     else:
         aside, kept = np.flatnonzero(is_aside), np.flatnonzero(~is_aside)
     own = np.concatenate([kept, np.arange(len(rows), len(every))])
-    return every.take(kept), every.take(aside), every.take(own)
+    kept_texts, aside_texts = (tuple(rows[at].text for at in part) for part in (kept, aside))
+    parts = (every.take(kept), every.take(aside), every.take(own))
+    return Corpus(catalogue, vocabulary, WordBatches(vocabulary), *parts, kept_texts, aside_texts, pretrained)
 
 
 def is_held_out(text: str, share: float) -> bool:

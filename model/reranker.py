@@ -1,142 +1,231 @@
 """The second network: looks at the shortlist's hypotheses side by side and gives probabilities.
 
-Axes: B batch, C candidates, X features, G width of the network.
+Axes: B batch, C candidates, X features of a candidate, Y features of a list, G groups of features, H width.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from msgspec import Struct
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.declarations import Declarations
-from model.encoder import Words
-from model.shortlist import Shortlist
-from model.shortlister import Shortlister
 from model.statistics import FEATURES
+from model.tagger import Tagged
+from model.understanding import FULFIL_FEATURES, INTENT_FEATURES, SLOT_FEATURES, Understood
 
-OWN_FEATURES = (
-    "log_probability",  # of the shortlister, among its pool, the linked skills and `none`
-    "text_log_probability",  # the same without what links add
+TEXT_FEATURES = (
+    "text_log_probability",  # the shortlister's, without what links add
+    "card_similarity",  # cosine of the request's words and the card's
+    "wording",  # how the skill's requests are worded: `model.wording`
+    "nearest_phrase",  # cosine of the nearest of the skill's own requests: `model.exemplars`
+    "word_match",  # of the request's words to the card's, one by one: `model.card_words`
+    "word_exact",
+    "joined",  # after the training: nothing was learned from its requests
+)
+LINK_FEATURES = (
+    "log_probability",  # of the shortlister, with links
+    "posterior",  # of the text and of what links say by the statistics: `model.habits`
+    "links_say",
     "linked",
     "attention",
-    "card_similarity",  # cosine of the request's words and the card's
-    "declares_intents",
-    "intent_similarity",  # of the best of its declared intents; 0 where it declares none
-    "intent_yes",  # what it declares for that intent; all three 0 where it declares nothing
-    "intent_maybe",
-    "intent_no",
-    "log_reviews",
 )
-LIST_FEATURES = ("words", "links", "linked_candidates", "none_log_probability", "text_none_log_probability")
-WIDTH = len(OWN_FEATURES) + len(FEATURES)
+LIST_FEATURES = (
+    "none_log_probability",
+    "text_none_log_probability",
+    "missed_log_probability",  # what the shortlister leaves to skills that are not on the list
+    "best_posterior",
+    "best_text",
+    "best_wording",
+    "best_phrase",
+    "best_match",
+    "log_words",
+    "links",
+    "linked_candidates",
+)
+Group = Literal["text", "links", "intents", "fulfilment", "statistics", "together"]
+FEATURES_OF: dict[Group, tuple[str, ...]] = {
+    "text": TEXT_FEATURES,
+    "links": LINK_FEATURES,
+    "intents": (*INTENT_FEATURES, *SLOT_FEATURES),
+    "fulfilment": FULFIL_FEATURES,
+    "statistics": (*FEATURES, "log_reviews"),
+}
+"""Groups of features; each adds its own part to a candidate's logit. `together` is the last part: what a candidate's
+features mean beside each other and beside the other candidates'."""
+GROUPS: tuple[Group, ...] = (*FEATURES_OF, "together")
+OWN_FEATURES = tuple(name for names in FEATURES_OF.values() for name in names)
+WIDTH = len(OWN_FEATURES)
+LIKELY = OWN_FEATURES.index("log_probability")
+POSTERIOR = OWN_FEATURES.index("posterior")
 NONE, ELSEWHERE = -2, -1  # the two last outcomes: no skill should answer; the right one is not on the list
+ABSENT = -1e4  # logit of a place without a skill
+
+
+def _columns() -> dict[str, slice]:
+    at, found = 0, {}
+    for group, names in FEATURES_OF.items():
+        found[str(group)] = slice(at, at + len(names))
+        at += len(names)
+    return found
+
+
+COLUMNS = _columns()
+COLUMNS["reading"] = slice(
+    COLUMNS["intents"].start, COLUMNS["fulfilment"].stop
+)  # as `model.understanding` has them
+
+Together = Literal["transformer", "bilstm", "pointwise"]
 
 
 class RerankerSettings(Struct, frozen=True, kw_only=True):
-    """Sizes; `candidates` is the length of the shortlist that it looks at."""
+    """Sizes; `candidates` is the length of the shortlist that it looks at. `groups`: of features, that it sees.
 
-    candidates: int = 10
-    width: int = 32
-    heads: int = 4
+    `together`: candidates see each other by a transformer encoder, by a BiLSTM over the list (HypRank, NAACL 2018),
+    or not at all.
+    """
+
+    candidates: int = 20
+    width: int = 16
+    heads: int = 2
     layers: int = 1
     dropout: float = 0.1
+    together: Together = "transformer"
+    groups: tuple[Group, ...] = ("text", "links", "intents", "fulfilment", "statistics")
 
 
 @dataclass(frozen=True)
-class Hypotheses:
-    """A batch of shortlists, best first."""
+class Listed:
+    """A batch of shortlists as the network sees them."""
 
     rows: Tensor  # (B, C) catalogue rows, -1 where the list is longer than the catalogue
     own: Tensor  # (B, C, X) features of each candidate
-    lists: Tensor  # (B, len(LIST_FEATURES)) features of the whole list
+    lists: Tensor  # (B, Y) features of the whole list
+
+    def take(self, at: Tensor) -> "Listed":
+        """The lists at these places."""
+        return Listed(self.rows[at], self.own[at], self.lists[at])
+
+
+@dataclass(frozen=True)
+class Hypotheses(Listed):
+    """A batch of shortlists, best first, with what a decision tells of them."""
+
     linked: Tensor  # (B, C)
     attention: Tensor  # (B, C)
-    none: Tensor  # (B,) the shortlister's log probability of `none`
-
-
-def hypotheses(
-    shortlister: Shortlister, declarations: Declarations, made: Shortlist, words: Words, linked: Tensor
-) -> Hypotheses:
-    """The skills of each shortlist with all that is known of them; `linked` (B, L), by which it was made."""
-    rows = made.rows.clamp(min=0)  # (B, C)
-    logs = torch.cat([made.scores, made.none[:, None]], dim=1) - made.total[:, None]  # (B, C + 1)
-    text_logs = torch.cat([made.text, made.none[:, None]], dim=1) - made.text_total[:, None]  # (B, C + 1)
-    similarity = torch.einsum("be,bce->bc", made.bag, shortlister.cards[rows])
-    declares, intent, answers = declarations.best(rows, made.bag)
-    own = torch.cat(
-        [
-            torch.stack(
-                [
-                    logs[:, :-1],
-                    text_logs[:, :-1],
-                    made.linked.float(),
-                    made.attention,
-                    similarity,
-                    declares,
-                    intent,
-                ],
-                dim=-1,
-            ),
-            answers,
-            declarations.reviews[rows][..., None],
-            shortlister.statistics[rows],
-        ],
-        dim=-1,
-    )  # (B, C, X)
-    sizes = [words.lengths.float() / 10, (linked >= 0).sum(1).float() / 10, made.linked.float().sum(1)]
-    lists = torch.stack([*sizes, logs[:, -1], text_logs[:, -1]], dim=-1)
-    return Hypotheses(made.rows, _bounded(own), _bounded(lists), made.linked, made.attention, logs[:, -1])
-
-
-def _bounded(features: Tensor) -> Tensor:
-    """Log probabilities of skills that have left are far below; no feature needs to be told apart below -30."""
-    return features.clamp(min=-30.0, max=30.0)
+    tagged: Tagged  # what the requests say
+    understood: Understood  # and what that is to each candidate
 
 
 class Reranker(nn.Module):
-    """List-wise: candidates, `none` and `elsewhere` attend to each other, then each gets a logit.
+    """List-wise: each group of features adds its part to a candidate's logit, and candidates see each other.
 
-    After HypRank (NAACL 2018), which runs a BiLSTM over the k-best list; a transformer encoder without
-    positions gives the same answer for every order of the list. The logit starts as the shortlister's.
+        logit = trust · (log p, posterior) + Σ_g f_g(group g) + t(all, beside the others)
+
+    A sum of parts, so that a decision can say what each part was. It starts as the shortlister's own answer, and
+    has no positions: every order of the list has the same answer. `none` and `elsewhere` are weighed by features of
+    the whole list.
     """
 
     def __init__(self, settings: RerankerSettings) -> None:
         super().__init__()
-        G = settings.width
+        H = settings.width
         self.settings = settings
-        self.own = nn.Linear(WIDTH, G)
-        self.lists = nn.Linear(len(LIST_FEATURES), G)
-        self.special = nn.Parameter(torch.randn(2, G) * 0.1)  # none, elsewhere
-        layer = nn.TransformerEncoderLayer(
-            G, settings.heads, 2 * G, settings.dropout, batch_first=True, norm_first=True, activation="gelu"
-        )
-        self.together = nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
-        self.out = nn.Linear(G, 1)
-        self.trust = nn.Parameter(torch.tensor(1.0))  # of the shortlister's own log probability
+        self.parts = nn.ModuleDict({group: _part(len(FEATURES_OF[group]), H) for group in settings.groups})
+        self.own = nn.Linear(WIDTH, H)
+        self.lists = nn.Linear(len(LIST_FEATURES), H)
+        self.together = _together(settings)
+        self.out = nn.Linear(H, 1, bias=False)
+        self.trust = nn.Parameter(torch.tensor([0.5, 0.5] if "links" in settings.groups else [1.0, 0.0]))
+        self.outside = nn.Linear(len(LIST_FEATURES), 2)  # none, elsewhere
+        self.seen = _mask(settings)
+        for name, size in (("own", WIDTH), ("lists", len(LIST_FEATURES))):
+            self.register_buffer(f"{name}_mean", torch.zeros(size))
+            self.register_buffer(f"{name}_spread", torch.ones(size))
         self.register_buffer("temperature", torch.tensor(1.0))
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self._start_as_the_shortlister()
 
+    own_mean: Tensor
+    own_spread: Tensor
+    lists_mean: Tensor
+    lists_spread: Tensor
     temperature: Tensor
 
-    def forward(self, found: Hypotheses) -> Tensor:
+    def _start_as_the_shortlister(self) -> None:
+        with torch.no_grad():
+            self.outside.weight.zero_()
+            self.outside.bias.zero_()
+            self.outside.weight[0, LIST_FEATURES.index("none_log_probability")] = 1.0
+            self.outside.weight[1, LIST_FEATURES.index("missed_log_probability")] = 1.0
+
+    def standardise(self, found: Listed) -> None:
+        """Takes mean and spread of each feature from these lists."""
+        there = found.own[found.rows >= 0]  # (candidates, X)
+        for name, values in (("own", there), ("lists", found.lists)):
+            getattr(self, f"{name}_mean").copy_(values.mean(0))
+            getattr(self, f"{name}_spread").copy_(values.std(0).clamp(min=1e-3))
+
+    def contributions(self, found: Listed) -> Tensor:
+        """What each of `GROUPS` adds to each candidate's logit, (B, C, G), before the temperature."""
+        own = (found.own - self.own_mean) / self.own_spread * self.seen  # (B, C, X)
+        lists = (found.lists - self.lists_mean) / self.lists_spread  # (B, Y)
+        added = torch.zeros(*found.rows.shape, len(GROUPS))  # (B, C, G)
+        for group, part in self.parts.items():
+            added[..., GROUPS.index(group)] = part(own[..., COLUMNS[group]]).squeeze(-1)  # type: ignore[arg-type]
+        x = self.own(own) + self.lists(lists)[:, None, :]  # (B, C, H)
+        added[..., -1] = self.out(self._beside(x, found)).squeeze(-1)
+        added[..., GROUPS.index("text")] += self.trust.sum() * found.own[..., 0]
+        gained = found.own[..., [LIKELY, POSTERIOR]] - found.own[..., :1]  # (B, C, 2) what links add to the text
+        added[..., GROUPS.index("links")] += gained @ self.trust
+        return added
+
+    def _beside(self, x: Tensor, found: Listed) -> Tensor:
+        """Each candidate beside the others, (B, C, H)."""
+        if self.settings.together == "pointwise":
+            return F.gelu(x)
+        if self.settings.together == "transformer":
+            seen: Tensor = self.together(x, src_key_padding_mask=found.rows < 0)
+            return seen
+        # a BiLSTM reads in an order: that of the shortlister, whatever the list's
+        order = found.own[..., LIKELY].argsort(dim=1, descending=True, stable=True)[..., None].expand_as(x)
+        read, _ = self.together(x.gather(1, order))
+        return torch.zeros_like(x).scatter(1, order, read)
+
+    def forward(self, found: Listed) -> Tensor:
         """Logits of the candidates, of `none` and of `elsewhere`, (B, C + 2); softmax gives probabilities."""
-        B = len(found.rows)
-        lists = self.lists(found.lists)[:, None, :]  # (B, 1, G)
-        x = torch.cat([self.own(found.own), self.special.expand(B, -1, -1)], dim=1) + lists  # (B, C + 2, G)
-        learned = self.out(self.together(x)).squeeze(-1)  # (B, C + 2)
-        logs = torch.cat([found.own[..., 0], found.none.clamp(min=-30)[:, None], _missed(found)], dim=1)
-        logits: Tensor = (self.trust * logs + learned) / self.temperature
+        own = self.contributions(found).sum(-1).masked_fill(found.rows < 0, ABSENT)  # (B, C)
+        logits: Tensor = torch.cat([own, self.outside(found.lists)], dim=1) / self.temperature
         return logits
 
 
-def _missed(found: Hypotheses) -> Tensor:
-    """The log of what the shortlister leaves to skills that are not on the list, (B, 1)."""
-    listed = found.own[..., 0].exp().sum(1) + found.none.exp()
-    return torch.log((1 - listed).clamp(min=1e-6))[:, None]
+def _part(features: int, H: int) -> nn.Module:
+    """One group's part; it starts by adding nothing."""
+    part = nn.Sequential(nn.Linear(features, H), nn.GELU(), nn.Linear(H, 1, bias=False))
+    nn.init.zeros_(part[-1].weight)  # type: ignore[arg-type]
+    return part
+
+
+def _together(settings: RerankerSettings) -> nn.Module:
+    H = settings.width
+    if settings.together == "bilstm":
+        return nn.LSTM(H, H // 2, batch_first=True, bidirectional=True)
+    if settings.together == "pointwise":
+        return nn.Identity()
+    layer = nn.TransformerEncoderLayer(
+        H, settings.heads, 2 * H, settings.dropout, batch_first=True, norm_first=True, activation="gelu"
+    )
+    return nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
+
+
+def _mask(settings: RerankerSettings) -> Tensor:
+    """1 for the features of the groups that it sees, (X,)."""
+    found = torch.zeros(WIDTH)
+    for group in settings.groups:
+        found[COLUMNS[group]] = 1.0
+    return found
 
 
 def intended(found: Hypotheses, targets: Tensor, none_target: int) -> Tensor:
@@ -147,17 +236,12 @@ def intended(found: Hypotheses, targets: Tensor, none_target: int) -> Tensor:
     return torch.where(targets == none_target, C, place)
 
 
-def pack(parts: Sequence[Hypotheses]) -> Hypotheses:
+def pack(parts: Sequence[Listed]) -> Listed:
     """Several batches as one."""
-    names = Hypotheses.__dataclass_fields__
-    return Hypotheses(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    return Listed(*(torch.cat([getattr(part, name) for part in parts]) for name in ("rows", "own", "lists")))
 
 
-def take(found: Hypotheses, rows: Tensor) -> Hypotheses:
-    """The lists at `rows`."""
-    return Hypotheses(**{name: getattr(found, name)[rows] for name in Hypotheses.__dataclass_fields__})
-
-
-def rerank_loss(logits: Tensor, right: Tensor) -> Tensor:
-    """List-wise cross entropy: logits (B, C + 2), the right outcome (B,)."""
-    return F.cross_entropy(logits.float(), right)
+def rerank_loss(logits: Tensor, right: Tensor, weights: Tensor) -> Tensor:
+    """List-wise cross entropy: logits (B, C + 2), the right outcome (B,), how much each list counts (B,)."""
+    each = F.cross_entropy(logits.float(), right, reduction="none")  # (B,)
+    return (each * weights).sum() / weights.sum().clamp(min=1e-9)

@@ -11,7 +11,7 @@ from model.bundle import Bundle, read_bundle
 from model.encoder import WordBatches, Words
 from model.onboarding import Onboarding
 from model.policy import choose, set_costs
-from model.reranker import NONE, Hypotheses, hypotheses
+from model.reranker import LIKELY, NONE, Hypotheses
 from model.shortlist import Shortlist, Shortlists
 from topics.events import Action, Candidate, SkillCard
 
@@ -125,7 +125,8 @@ class Selector:
     def _decide(self, requests: Sequence[Request]) -> list[Ranking]:
         bundle = self.bundle
         (words, linked), made = self._made(requests, bundle.manifest.reranker.candidates)
-        listed = hypotheses(bundle.shortlister, bundle.declarations, made, words, linked)
+        texts = [request.text for request in requests]
+        listed = bundle.evidence.hypotheses(made, words, texts, linked)
         return self._rankings(requests, listed, bundle.reranker(listed))
 
     def _made(self, requests: Sequence[Request], count: int) -> tuple[tuple[Words, torch.Tensor], Shortlist]:
@@ -154,7 +155,7 @@ class Selector:
                 *columns, order.ravel().tolist(), strict=True
             )
         ]
-        none_ranks = (listed.own[..., 0] > listed.none[:, None]).sum(1).tolist()
+        none_ranks = (listed.own[..., LIKELY] > listed.lists[:, :1]).sum(1).tolist()
         width = order.shape[1]
         return [
             self._ranking(requests[at], candidates[at * width : (at + 1) * width], none, none_ranks[at])

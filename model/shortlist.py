@@ -30,6 +30,7 @@ class Shortlist:
     linked: Tensor  # (B, C)
     attention: Tensor  # (B, C) weights; 0 where not linked
     weights: Tensor  # (B, L) weights of all linked skills, on the list or not
+    request: Tensor  # (B, D) unit vectors of the requests' texts
     bag: Tensor  # (B, E) unit bags of the requests' words
 
 
@@ -117,5 +118,6 @@ def _merged(
         linked=(places >= pool.shape[1]) & there,
         attention=weights.gather(1, places),
         weights=found.weights,
+        request=requests.text,
         bag=requests.bag,
     )

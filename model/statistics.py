@@ -125,6 +125,15 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         total = sum(both.linked.chosen + both.unlinked.chosen for both in self.skills.values())
         return (self._column(skill_ids, "chosen") / max(total, 1)).astype(np.float32)
 
+    def link_counts(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
+        """(skills, 3): times chosen, chosen with a link, and linked but passed by."""
+        columns = (
+            self._column(skill_ids, "chosen"),
+            self._column(skill_ids, "chosen", sides=("linked",)),
+            self._column(skill_ids, "passed"),
+        )
+        return np.stack(columns, axis=1)
+
     def features(self, skill_ids: Sequence[str]) -> NDArray[np.float32]:
         """(skills, F): the columns of `FEATURES`. Lifts compare with the mean of `skill_ids`, so pass all."""
         taken = self._column(skill_ids, "accepted", "enabled")

@@ -32,7 +32,7 @@ _APART = 4_294_967_311  # a prime above every CRC-32, so that no two pairs of n-
 class WordingSettings(Struct, frozen=True, kw_only=True):
     """`bits`: 2^bits weights, shared by chance where there are more pairs. The others are of the teaching."""
 
-    bits: int = 20
+    bits: int = 22
     epochs: int = 4
     batch: int = 256
     rate: float = 0.5
@@ -81,22 +81,20 @@ def _hash(gram: str) -> int:
 
 
 class Wording:
-    """The weights, (H,), of the catalogue's first `skills` rows: those that were there when it was taught."""
+    """The weights, (H,), by the rows that the skills had when it was taught."""
 
-    def __init__(self, weights: Tensor, skills: int) -> None:
+    def __init__(self, weights: Tensor) -> None:
         """Raises ValueError where the number of weights is no power of two."""
         bits = len(weights).bit_length() - 1
         if len(weights) != 1 << bits or bits < 1:
             raise ValueError(f"{len(weights)} weights are no power of two")
         self.weights = weights
-        self.skills = skills
         self._bits = bits
 
     def scores(self, requests: Worded, rows: Tensor) -> Tensor:
-        """Of candidates (B, C) by their catalogue rows, -1: none, (B, C)."""
+        """Of candidates by their rows (B, C), (B, C); 0 at -1, a skill that it was not taught."""
         found: Tensor = self._weigh(self._places(requests, rows), requests)
-        # later rows have no weights of their own, and would only meet others' by chance
-        return found.masked_fill((rows < 0) | (rows >= self.skills), 0.0)
+        return found.masked_fill(rows < 0, 0.0)
 
     def _places(self, requests: Worded, rows: Tensor) -> Tensor:
         """Which weight each pair of a gram and a candidate has, (B, G, C)."""
@@ -108,12 +106,12 @@ class Wording:
         return (self.weights[places] * requests.shares[:, :, None]).sum(1)  # (B, C)
 
 
-def teach(requests: Worded, rows: Tensor, right: Tensor, skills: int, settings: WordingSettings) -> Wording:
+def teach(requests: Worded, rows: Tensor, right: Tensor, settings: WordingSettings) -> Wording:
     """Weights by which shortlists `rows` (N, C) put the candidate at place `right` (N,) first; -1: not there.
 
     List-wise cross entropy, AdaGrad (Duchi et al. 2011) on the weights that a batch touches.
     """
-    wording = Wording(torch.zeros(1 << settings.bits), skills)
+    wording = Wording(torch.zeros(1 << settings.bits))
     squares = torch.full_like(wording.weights, 1e-2)
     generator = torch.Generator().manual_seed(settings.seed)
     there = (right >= 0).nonzero().flatten()
