@@ -57,6 +57,10 @@ candidates = st.builds(
     linked=st.booleans(),
     attention=st.none() | shares,
     shortlist_rank=counts,
+    intent=texts,
+    fulfill=st.none() | answers,
+    fulfill_source=st.sampled_from(["", "declared", "asked"]),
+    slots=st.dictionaries(texts, texts, max_size=2),
 )
 decisions = st.builds(
     events.Decision,
@@ -71,6 +75,9 @@ decisions = st.builds(
     release=lines,
     statistics=lines,
     latency_ms=st.floats(0.0, 1e9),
+    policy=lines,
+    reasons=st.dictionaries(texts, scores, max_size=3),
+    without_links=st.none() | ids,
 )
 outcomes = st.builds(
     events.Outcome,

@@ -6,6 +6,7 @@ are an error (see `topics.codec`). Bounds stand here, beside the field that they
 """
 
 import math
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -38,6 +39,12 @@ def _refuse_nan(event: Struct, *names: str) -> None:
     for name in names:
         if not math.isfinite(number := getattr(event, name)):
             raise ValueError(f"{name} {number} is not a finite number")
+
+
+def _refuse_nan_in(numbers: Mapping[str, float], kind: str) -> None:
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"{kind} {name} {number} is not a finite number")
 
 
 class Action(StrEnum):
@@ -106,6 +113,7 @@ class Intent(Struct, frozen=True, kw_only=True):
 
 
 Answer = Literal["YES", "MAYBE", "NO"]
+FulfillSource = Literal["", "declared", "asked"]
 
 
 class SlotAbility(Struct, frozen=True):
@@ -143,8 +151,14 @@ class SkillCard(Struct, frozen=True, kw_only=True):
     endpoint: Annotated[str, Meta(max_length=2_000)] = ""
 
 
-class Candidate(Struct, frozen=True, kw_only=True):
-    """One skill of a decision's list, best first."""
+class Candidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One skill of a decision's list, best first.
+
+    What has its default is left out. `intent`: what the request would be to this skill, "" where it declares none.
+    `fulfill`: whether it can do that, null where nobody knows, and `fulfill_source` who says so: the skill's card
+    (`declared`) or the skill itself (`asked`). `slots`: what the request fills there, name to words as said; told
+    of the first candidate only.
+    """
 
     skill_id: SkillId
     score: Score
@@ -152,6 +166,10 @@ class Candidate(Struct, frozen=True, kw_only=True):
     linked: bool = False
     attention: Share | None = None
     shortlist_rank: Count = 0
+    intent: Annotated[str, Meta(max_length=200)] = ""
+    fulfill: Answer | None = None
+    fulfill_source: FulfillSource = ""
+    slots: dict[str, str] = {}
 
 
 class Decision(Struct, frozen=True, kw_only=True):
@@ -159,7 +177,12 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     `linked` is what was known of the customer's links; `propensity` is the probability with which this choice
     was made and `rule` what made it; `release`, `statistics` and `catalogue` name the versions that decided, so
-    that a replay can repeat it. A catalogue of "" is that of the release as it was published.
+    that a replay can repeat it. A catalogue of "" is that of the release as it was published. `policy`: the costs
+    that an operator had set in place of the release's, as `question=0.5,explore=0.0`; "" where none were.
+
+    `reasons`: what each group of features adds to the first candidate's score beyond the second's; they sum to the
+    difference of the two scores. `without_links`: the skill that would have come first had the customer linked
+    nothing; null where that is the same.
     """
 
     schema: Schema = SCHEMA
@@ -177,13 +200,17 @@ class Decision(Struct, frozen=True, kw_only=True):
     statistics: Line = ""
     catalogue: Line = ""
     latency_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+    policy: Line = ""
+    reasons: dict[str, Score] = {}
+    without_links: SkillId | None = None
 
     def __post_init__(self) -> None:
-        total = self.none_probability + self.propensity + self.latency_ms
+        total = self.none_probability + self.propensity + self.latency_ms + sum(self.reasons.values())
         for candidate in self.candidates:  # one sum, as this stands on the router's hot path
             total += candidate.score + candidate.probability
         if not math.isfinite(total):
             _refuse_nan(self, "none_probability", "propensity", "latency_ms")
+            _refuse_nan_in(self.reasons, "reason")
             for candidate in self.candidates:
                 _refuse_nan(candidate, "score", "probability")
 
@@ -257,9 +284,7 @@ class Release(Struct, frozen=True, kw_only=True):
     note: Line = ""
 
     def __post_init__(self) -> None:
-        for name, measure in self.measures.items():
-            if not math.isfinite(measure):
-                raise ValueError(f"measure {name} {measure} is not a finite number")
+        _refuse_nan_in(self.measures, "measure")
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):

@@ -65,6 +65,26 @@ EXPECTED = {
 }
 
 
+class CandidateBefore(msgspec.Struct, frozen=True):
+    """A candidate as a reader knew it before decisions said why."""
+
+    skill_id: str
+    score: float
+    probability: float
+    linked: bool = False
+    attention: float | None = None
+    shortlist_rank: int = 0
+
+
+class DecisionBefore(msgspec.Struct, frozen=True):
+    """So much of a decision as such a reader needs."""
+
+    schema: int
+    action: events.Action
+    skill_id: str | None
+    candidates: tuple[CandidateBefore, ...]
+
+
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
 def test_a_golden_event_is_read_for_ever(path: Path) -> None:
     name = path.name.split(".")[0]
@@ -108,6 +128,36 @@ def test_an_old_decision_without_the_later_fields_is_read_with_their_defaults() 
     least = {"schema": 1, "event_time_ms": 0, "utterance_id": "u", "customer_id": "c", "action": "none"}
     decision = decode(json.dumps(least).encode(), events.Decision)
     assert (decision.candidates, decision.propensity, decision.rule) == ((), 1.0, "best")
+
+
+def test_a_decision_that_says_why_is_read_whole_and_by_an_older_reader() -> None:
+    written = (GOLDEN / "decision.1.explained.json").read_bytes()
+    decision = decode(written, events.Decision)
+    first, second = decision.candidates
+    assert (first.intent, first.fulfill, first.fulfill_source) == ("BookRide", "YES", "asked")
+    assert (first.slots, second.slots) == ({"destination": "airport"}, {})
+    assert (second.intent, second.fulfill, second.fulfill_source) == ("", None, "")
+    assert sum(decision.reasons.values()) == pytest.approx(first.score - second.score)
+    assert (decision.without_links, decision.policy) == ("rides:birch", "question=0.5")
+    older = msgspec.json.decode(written, type=DecisionBefore)
+    assert [candidate.linked for candidate in older.candidates] == [True, False]
+
+
+def test_what_a_candidate_has_by_default_is_not_sent() -> None:
+    """A router sends thousands of candidates a second, and most say little."""
+    bare = events.Candidate(skill_id="s", score=0.5, probability=0.25)
+    assert msgspec.to_builtins(bare) == {"skill_id": "s", "score": 0.5, "probability": 0.25}
+
+
+def test_a_reason_that_is_no_number_is_not_made() -> None:
+    with pytest.raises(ValueError, match="reason text nan is not a finite number"):
+        events.Decision(
+            event_time_ms=0,
+            utterance_id="u",
+            customer_id="c",
+            action=events.Action.NONE,
+            reasons={"links": 1.0, "text": float("nan")},
+        )
 
 
 def test_the_largest_honest_utterance_travels() -> None:
