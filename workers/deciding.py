@@ -23,6 +23,7 @@ class Selecting(Protocol):
 
     release: str
     statistics: str
+    policy: str
 
     @property
     def catalogue(self) -> str: ...
@@ -109,7 +110,9 @@ def _answer_alone(batch: Batch, asked: Asked, selector: Selecting) -> None:
 
 
 def _answers(asked: list[Asked], selector: Selecting, polled_s: float) -> list[Answer]:
-    rankings = selector.decide([Request(one.utterance.text, one.linked) for one in asked])
+    rankings = selector.decide(
+        [Request(one.utterance.text, one.linked, one.utterance.utterance_id) for one in asked]
+    )
     now_s = time.time()
     latency_ms = max(0.0, (now_s - polled_s) * 1000)
     return [
@@ -138,6 +141,7 @@ def _decision(
         statistics=selector.statistics,
         catalogue=selector.catalogue,
         latency_ms=round(latency_ms, 3),
+        policy=selector.policy,
     )
 
 

@@ -41,6 +41,7 @@ class DecisionHead(msgspec.Struct, frozen=True):
     linked: tuple[str, ...] = ()
     release: str = ""
     catalogue: str = ""
+    policy: str = ""
 
     def first(self) -> str | None:
         """The skill put first: the one launched or suggested, or the head of the list; None for silence."""
@@ -73,7 +74,7 @@ def source_of(message: Message) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was decided, and with which links, release and catalogue."""
+    """What was decided, and with which links, release, catalogue and costs."""
 
     action: Action
     skill_id: str | None
@@ -81,6 +82,7 @@ class Recorded:
     linked: tuple[str, ...]
     release: str
     catalogue: str = ""
+    policy: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,13 @@ def recorded_decisions(settings: Settings, wanted: Container[str]) -> dict[str, 
         if head is not None and head.utterance_id in wanted:
             linked = tuple(intern(skill_id) for skill_id in head.linked)
             found[head.utterance_id] = Recorded(
-                head.action, head.skill_id, head.first(), linked, intern(head.release), intern(head.catalogue)
+                head.action,
+                head.skill_id,
+                head.first(),
+                linked,
+                intern(head.release),
+                intern(head.catalogue),
+                intern(head.policy),
             )
     return found
 

@@ -1,10 +1,14 @@
 """Options that several commands share, so that they read and behave the same."""
 
+import functools
 import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from model.policy import MAX_EXPLORE, Costs, set_costs
+from topics.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +39,36 @@ def worker_options(metrics_host: str, metrics_port: int) -> Callable[[F], F]:
         return command
 
     return add
+
+
+_COSTS = {  # of `model.policy.Costs`: the flag's name, most that it may be, what it says
+    "wrong": ("cost_wrong", None, "Cost of a skill that opens and was not meant."),
+    "wrong_enable": ("cost_wrong_enable", None, "Cost of a suggestion that was not meant."),
+    "question": ("cost_question", None, "Cost of asking which of three."),
+    "missed": ("cost_missed", None, "Cost of silence where a skill was meant."),
+    "explore": ("explore", MAX_EXPLORE, "Share of requests with near ties that get one of them."),
+    "near": ("explore_near", None, "How much more a near tie may cost."),
+}
+
+
+def cost_options(command: F) -> F:
+    """Gives a command the flags of `Costs` and hands on those that were set as one argument, `costs`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **values: Any) -> Any:
+        own = {name: values.pop(flag) for name, (flag, _, _) in _COSTS.items()}
+        costs = {name: cost for name, cost in own.items() if cost is not None}
+        try:
+            set_costs(Costs(), costs)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        return command(*args, costs=costs, **values)
+
+    for flag, most, told in reversed(_COSTS.values()):
+        spelled = f"--{flag.replace('_', '-')}"
+        add = click.option(spelled, flag, type=click.FloatRange(0, most), help=f"{told}  [default: the bundle's]")
+        wrapped = add(wrapped)
+    return wrapped  # type: ignore[return-value]  # the same command, but for the arguments that click gives it
 
 
 def metrics_port_of(host: str, asked: int | None, usual: int) -> int:

@@ -2,7 +2,8 @@
 
 Each utterance is decided again with the links that its recorded decision was made with; without one, with the
 links it carries, else with the customer's current ones. It is decided among the skills of now: those of the
-release, and what the `skills` topic says of them; how many decisions were made among others is told. Where
+release, and what the `skills` topic says of them, and by the selector's own costs; how many decisions were made
+among other skills or by other costs is told. What a release explored it explores again (see `model.policy`). Where
 outcomes tell what was meant, the releases are measured by it. That measure leans towards the release that decided
 at the time, because customers accept what they are offered: so the share that could be judged and the share of
 equal decisions stand beside it.
@@ -56,7 +57,9 @@ def replay(
     tally = Tally(selectors, show)
     began_s = time.monotonic()
     for utterances in _batches(settings, stretch):
-        requests = [Request(utterance.text, known.linked(utterance)) for utterance in utterances]
+        requests = [
+            Request(utterance.text, known.linked(utterance), utterance.utterance_id) for utterance in utterances
+        ]
         rankings = zip(*(selector.decide(requests) for selector in selectors), strict=True)
         for utterance, ranked in zip(utterances, rankings, strict=True):
             tally.take(utterance, ranked, known.recorded.get(utterance.utterance_id), known.verdict(utterance))

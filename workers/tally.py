@@ -49,12 +49,13 @@ class Change:
 
 @dataclass(frozen=True)
 class ReleaseReport:
-    """One release over the stretch, among the skills of `catalogue` (see `topics.events.Decision`).
+    """One release over the stretch, among the skills of `catalogue` by the costs of `policy` (see
+    `topics.events.Decision`).
 
     `equal`: same action and skill as recorded. `equal_own`: the same among those that this very release had
-    decided among the same skills; anything under 1 there is a fault. `elsewhere`: how many it had decided among
-    other skills, which have joined, changed or left since or before. `top1`: the first skill is the meant one,
-    among the judged.
+    decided among the same skills by the same costs; anything under 1 there is a fault. `elsewhere`: how many it
+    had decided among other skills, which have joined, changed or left since or before, or by other costs. `top1`:
+    the first skill is the meant one, among the judged.
     """
 
     release: str
@@ -62,6 +63,7 @@ class ReleaseReport:
     equal_own: Share
     top1: Share
     catalogue: str = ""
+    policy: str = ""
     elsewhere: int = 0
 
 
@@ -98,7 +100,7 @@ class Tally:
     """Counts, utterance by utterance; keeps no more than the first changes."""
 
     def __init__(self, selectors: Sequence[Selecting], show: int) -> None:
-        self.names = [(selector.release, selector.catalogue) for selector in selectors]
+        self.names = [(selector.release, selector.catalogue, selector.policy) for selector in selectors]
         self.counted = [Counted() for _ in selectors]
         self.utterances = self.recorded = self.judged = self.changed = self.compared = 0
         self.decided_by: Counter[str] = Counter()
@@ -126,7 +128,7 @@ class Tally:
         self.decided_by[recorded.release] += 1
         for name, counted, ranking in zip(self.names, self.counted, ranked, strict=True):
             equal = _choice(ranking) == (recorded.action, recorded.skill_id)
-            own = name == (recorded.release, recorded.catalogue)
+            own = name == (recorded.release, recorded.catalogue, recorded.policy)
             counted.equal += equal
             counted.own += own
             counted.equal_own += equal and own
@@ -178,14 +180,15 @@ class Tally:
             utterances_per_s=round(self.utterances / max(seconds, 1e-9), 1),
         )
 
-    def _release(self, name: tuple[str, str], counted: Counted) -> ReleaseReport:
-        release, catalogue = name
+    def _release(self, name: tuple[str, str, str], counted: Counted) -> ReleaseReport:
+        release, catalogue, policy = name
         return ReleaseReport(
             release=release,
             equal=share_of(counted.equal, self.recorded),
             equal_own=share_of(counted.equal_own, counted.own),
             top1=share_of(counted.right, self.judged),
             catalogue=catalogue,
+            policy=policy,
             elsewhere=counted.elsewhere,
         )
 

@@ -23,6 +23,7 @@ class FlatSelector:
     """
 
     statistics = ""
+    policy = ""
     catalogue = ""
     skills = 0
 

@@ -34,6 +34,7 @@ class Choosing:
     """A selector that launches what `choose` says, and keeps the requests that it got."""
 
     statistics = ""
+    policy = ""
     skills = 0
 
     def __init__(self, release: str, choose: Callable[[Request], str | None], catalogue: str = "") -> None:
@@ -89,17 +90,13 @@ def send(settings: Settings, topic: Topic, events: Sequence[Utterance | Links | 
     sender.flush()
 
 
-def decided(
-    settings: Settings, utterances: Sequence[Utterance], release: str = "old", catalogue: str = ""
-) -> None:
+def decided(settings: Settings, utterances: Sequence[Utterance], release: str = "old", **names: str) -> None:
     """Records for each that its first link was launched; in transactions, so that markers stand between."""
     writer = producer(settings, f"{settings.prefix}recorder")
     writer.init_transactions()
     for one in utterances:
         writer.begin_transaction()
-        value = encode(
-            msgspec.structs.replace(decision(one, Action.LAUNCH, one.linked or (), release), catalogue=catalogue)
-        )
+        value = encode(msgspec.structs.replace(decision(one, Action.LAUNCH, one.linked or (), release), **names))
         writer.produce(topic_name(settings, DECISIONS), value, one.customer_id)
         writer.commit_transaction()
 
@@ -136,6 +133,23 @@ def test_decisions_among_other_skills_are_told_and_are_no_fault(settings: Settin
     decided(settings, utterances[8:], release="older", catalogue="9e0c")
     [found] = everything(settings, Choosing("old", always_cats, catalogue="9e0c")).releases
     assert (found.catalogue, found.elsewhere, found.equal_own.of, found.equal_own.hits) == ("9e0c", 3, 5, 0)
+
+
+def test_decisions_by_other_costs_are_told_and_are_no_fault(settings: Settings) -> None:
+    utterances = [utterance(n, ["rides"]) for n in range(9)]
+    send(settings, UTTERANCES, utterances)
+    decided(settings, utterances[:3])
+    decided(settings, utterances[3:], policy="question=0.5")
+    selector = Choosing("old", first_link)
+    selector.policy = "question=0.5"
+    [found] = everything(settings, selector).releases
+    assert (found.policy, found.elsewhere, found.equal_own.of, found.equal_own.hits) == ("question=0.5", 3, 6, 6)
+
+
+def test_what_was_explored_is_explored_again_by_the_utterances_own_id(settings: Settings) -> None:
+    send(settings, UTTERANCES, [utterance(n) for n in range(3)])
+    everything(settings, selector := Choosing("old", first_link))
+    assert {request.key for request in selector.asked} == {"u-0", "u-1", "u-2"}
 
 
 def test_releases_are_replayed_among_the_skills_of_now(settings: Settings) -> None:

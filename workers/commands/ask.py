@@ -14,6 +14,7 @@ from workers import console
 from workers.asking import opened
 from workers.asking_options import AskOptions, asking_options
 from workers.metrics import RouterMetrics
+from workers.options import cost_options
 from workers.releases import current_release
 
 
@@ -23,11 +24,18 @@ from workers.releases import current_release
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="Bundle to ask.  [default: the release that serves]"
 )
+@cost_options
 @asking_options
 @console.json_option
 @click.pass_obj
 def command(
-    settings: Settings, text: str, linked: str, bundle: Path | None, asking: AskOptions | None, as_json: bool
+    settings: Settings,
+    text: str,
+    linked: str,
+    bundle: Path | None,
+    asking: AskOptions | None,
+    costs: dict[str, float],
+    as_json: bool,
 ) -> None:
     """Show how TEXT is decided: the shortlist, the weights, the reranked list, the action.
 
@@ -41,7 +49,7 @@ def command(
     metrics = RouterMetrics(CollectorRegistry())  # nobody scrapes them: they count what was asked, for _print
     with opened(asking, metrics) as asks:
         load = partial(Selector.load, asks=asks) if asks else Selector.load
-        selector = load(bundle or _serving(settings))
+        selector = load(bundle or _serving(settings), costs=costs)
         ranking = selector.decide([Request(text, _linked(selector, linked))])[0]
     told = metrics.told() if asking else None
     if as_json:

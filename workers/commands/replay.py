@@ -7,6 +7,7 @@ import click
 from model.selector import Selector
 from topics.settings import Settings
 from workers.console import json_option, print_json, print_table, progress
+from workers.options import cost_options
 from workers.replay import bundle_of, replay
 from workers.stretch import Edge, parse_edge, stretch_between
 from workers.tally import Gain, Report, Share
@@ -27,6 +28,7 @@ class EdgeType(click.ParamType):
 @click.option("--from", "start", type=EdgeType(), help="First place, see above.  [default: the beginning]")
 @click.option("--to", "end", type=EdgeType(), help="Place to stop before.  [default: what is there now]")
 @click.option("--show", type=click.IntRange(0), default=20, show_default=True, help="Changes to print.")
+@cost_options
 @json_option
 @click.pass_obj
 def command(
@@ -36,6 +38,7 @@ def command(
     start: Edge | None,
     end: Edge | None,
     show: int,
+    costs: dict[str, float],
     as_json: bool,
 ) -> None:
     """Send a stretch of utterances through one or two releases, as fast as it goes, touching no group's offsets.
@@ -43,7 +46,8 @@ def command(
     A place is a list of partition:offset (then only the partitions named are read), an ISO time (UTC unless it
     says otherwise) or epoch milliseconds. Each utterance is decided with the links that were used at the time.
     A release must repeat its own decisions: its share of own decisions repeated is 1. It chooses among the skills
-    of now, those of the skills topic among them; decisions that it made among others are counted apart. Top-1 is
+    of now, those of the skills topic among them, and by the costs given here, which are to be those of the router
+    that is repeated; decisions that it made among other skills or by other costs are counted apart. Top-1 is
     measured where an outcome told the intended skill, which leans towards the release that decided then.
 
     \b
@@ -51,10 +55,11 @@ def command(
       namefree replay --release 3f9c01aa72b4
       namefree replay --release 3f9c01aa72b4 --against 81d2e6c05f17 --from 2026-05-01T08:00 --to 2026-05-01T09:00
       namefree replay --release my-bundle --from 0:120,1:98 --to 0:500,1:500 --json
+      namefree replay --release 3f9c01aa72b4 --cost-question 0.5
     """
     stretch = stretch_between(settings, start, end)
     names = [release] if against is None else [release, against]
-    selectors = [Selector.load(bundle_of(settings, name)) for name in names]
+    selectors = [Selector.load(bundle_of(settings, name), costs=costs) for name in names]
     with progress("replay", stretch.offsets) as advance:
         report = replay(settings, selectors, stretch, show, advance)
     print_json(asdict(report)) if as_json else print_report(report)
@@ -63,7 +68,7 @@ def command(
 def print_report(report: Report) -> None:
     """The report as tables on stdout."""
     print_table("Replay", ["measure", "value"], _measures(report))
-    columns = ["release", "equal to recorded", "own decisions repeated", "own among other skills", "top-1"]
+    columns = ["release", "equal to recorded", "own decisions repeated", "own, other skills or costs", "top-1"]
     rows = [
         (one.release, _share(one.equal), _share(one.equal_own), f"{one.elsewhere:,}", _share(one.top1))
         for one in report.releases

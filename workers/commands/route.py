@@ -1,5 +1,6 @@
 """`namefree route`."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from model.selector import Selector
 from topics.settings import Settings
 from workers.asking_options import AskOptions, asking_options
 from workers.lifecycle import stop_on_signals
-from workers.options import metrics_port_of, worker_options
+from workers.options import cost_options, metrics_port_of, worker_options
 from workers.router import Commit
 from workers.router_process import RouterOptions, run_router
 
@@ -69,6 +70,7 @@ def be_silent(_commit: Commit) -> None:
     show_default=True,
     help="Stop when this share of the last 10,000 events could not be taken; 0 never stops.",
 )
+@cost_options
 @asking_options
 @worker_options(DEFAULTS.metrics_host, DEFAULTS.metrics_port)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each committed batch.")
@@ -86,6 +88,7 @@ def command(
     metrics_port: int | None,
     until_idle_s: float,
     asking: AskOptions | None,
+    costs: dict[str, float],
     as_json: bool,
 ) -> None:
     """The router: decides each utterance exactly once.
@@ -98,6 +101,7 @@ def command(
       namefree route
       namefree route --bundle runs/first --metrics-port 0 --until-idle 5 --json
       namefree route --ask --ask-deadline-ms 80
+      namefree route --cost-question 0.5 --explore 0
     """
     options = RouterOptions(
         group=group,
@@ -113,4 +117,5 @@ def command(
     )
     torch.set_num_threads(threads)
     with stop_on_signals() as stop:
-        run_router(settings, options, Selector.load, stop, print_commit if as_json else be_silent)
+        load = partial(Selector.load, costs=costs)
+        run_router(settings, options, load, stop, print_commit if as_json else be_silent)
