@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,6 +50,7 @@ class Readings:
         self._skills = Skills.empty()
         self._requests = Requests(self._skills.lexicon, vocabulary)
         self._cards: dict[int, SkillCard] = {}
+        self._names = np.array([""], dtype=object)  # (I + 1,) of the intents; the last is that of -1, none
         self.vectors = torch.zeros(0, encoder.word.weight.shape[1])  # (I, E) unit bags of the intents' words
         self.reviews = torch.zeros(0)  # (S,) log(1 + reviews)
 
@@ -67,10 +69,12 @@ class Readings:
             self.reviews = F.pad(self.reviews, (0, missing))
         if (missing := len(self._skills.intents.slots) - len(self.vectors)) > 0:
             self.vectors = F.pad(self.vectors, (0, 0, 0, missing))
+            self._names = np.concatenate([self._names, np.full(missing, "", dtype=object)])
         self.reviews[row] = float(np.log1p(card.reviews)) if card else 0.0
         self._cards.pop(row, None)
         if card is not None and places:
             self._cards[row] = card
+            self._names[places] = [intent.name for intent in card.intents]
             self.vectors[places] = self.bags(intent_texts(card))
 
     @torch.no_grad()
@@ -98,6 +102,11 @@ class Readings:
         similarities = products(bag, self.vectors, flat).numpy().reshape(index.shape)
         return understand(self._skills, tagged, at, similarities, None if beliefs is None else beliefs.numpy())
 
+    def intent_names(self, places: NDArray[np.int64]) -> NDArray[np.object_]:
+        """Names of intents by their places, as `understand` finds them; "" at -1."""
+        names: NDArray[np.object_] = self._names[places]
+        return names
+
     def reading(self, tagged: Tagged, understood: Understood, b: int, c: int) -> Reading | None:
         """The request `b` under the candidate at place `c` of its list; None where it declares no intents.
 
@@ -109,7 +118,7 @@ class Readings:
             return None
         row = int(understood.rows[b, c])
         skill, card = self._skills.declared[row], self._cards[row]
-        intent = skill.intents[int(np.flatnonzero(self._skills.index[row] == place)[0])]
+        intent = skill.intents[self._skills.index[row].tolist().index(place)]
         slots = fill(skill, intent, tagged.read[b])
         own = card.can_fulfill[intent.name].slots if intent.name in card.can_fulfill else {}
         kinds = dict(zip(skill.slots, skill.kinds, strict=True))

@@ -196,7 +196,11 @@ class Reranker(nn.Module):
 
     def forward(self, found: Listed) -> Tensor:
         """Logits of the candidates, of `none` and of `elsewhere`, (B, C + 2); softmax gives probabilities."""
-        own = self.contributions(found).sum(-1).masked_fill(found.rows < 0, ABSENT)  # (B, C)
+        return self.logits(found, self.contributions(found))
+
+    def logits(self, found: Listed, contributions: Tensor) -> Tensor:
+        """`forward`, for who needs the contributions (B, C, G) too."""
+        own = contributions.sum(-1).masked_fill(found.rows < 0, ABSENT)  # (B, C)
         logits: Tensor = torch.cat([own, self.outside(found.lists)], dim=1) / self.temperature
         return logits
 

@@ -1,21 +1,33 @@
 """The model's one face: requests in, rankings out. A notebook, a test and the router call the same line."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model.bundle import Bundle, read_bundle
 from model.encoder import WordBatches, Words
+from model.fulfilment import Asks
 from model.onboarding import Onboarding
-from model.policy import choose, set_costs
-from model.reranker import LIKELY, NONE, Hypotheses
+from model.policy import Choice, Option, choices, choose, near_ties, options, set_costs
+from model.questions import Askable, Lists, ask
+from model.rankings import (
+    DECIMALS,
+    Scored,
+    candidates,
+    firsts_without_links,
+    none_ranks,
+    parts_of,
+    reasons,
+    score,
+)
+from model.reranker import NONE
 from model.shortlist import Shortlist, Shortlists
 from topics.events import Action, Candidate, SkillCard
 
-DECIMALS = 5  # scores are compared at this precision: what is below depends on the batch's company
 CHUNK = 256  # requests scored at once: bounds memory at chunk × skills
 
 
@@ -24,17 +36,19 @@ class Request:
     """What a customer said, and the ids of the skills that the customer has linked.
 
     `key` names the request, the same whenever it is decided again: by it near ties are explored, and without one
-    they are not (see `model.policy`).
+    they are not (see `model.policy`). `locale` is told to skills that are asked.
     """
 
     text: str
     linked: tuple[str, ...] = ()
     key: str = ""
+    locale: str = "en-US"
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The answer to one request. `candidates` are the reranked shortlist, best first."""
+    """The answer to one request. `candidates` are the reranked shortlist, best first; `reasons` and
+    `without_links` are those of `topics.events.Decision`."""
 
     action: Action
     skill_id: str | None
@@ -43,16 +57,34 @@ class Ranking:
     propensity: float
     rule: str
     shortlist_none_rank: int  # how many skills the shortlister put before `none`
+    reasons: dict[str, float] = field(default_factory=dict)
+    without_links: str | None = None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a request is decided so.
+
+    `ranking`: its candidates with the slots of each. `parts`: for each candidate what each group of features adds
+    to its score. `options`: all that could be done, with its expected cost. `choices`: what can come of it with a
+    key, each with its probability.
+    """
+
+    ranking: Ranking
+    parts: tuple[dict[str, float], ...]
+    options: tuple[Option, ...]
+    choices: tuple[Choice, ...]
 
 
 class Selector:
-    """Decides with one bundle, by its costs but for those given in `costs` (names as in `model.policy.Costs`).
+    """Decides with one bundle, by its costs but for those given in `costs` (names as in `model.policy.Costs`), and
+    with what skills say that are asked through `asks`, if given.
 
     `decide` takes lists of requests and gives rankings in the same order; a request gets the same answer
     alone and in company.
     """
 
-    def __init__(self, bundle: Bundle, costs: Mapping[str, float] | None = None) -> None:
+    def __init__(self, bundle: Bundle, asks: Asks | None = None, costs: Mapping[str, float] | None = None) -> None:
         self.bundle = bundle
         self.costs = set_costs(bundle.manifest.costs, costs)
         self.policy = self.costs.told(bundle.manifest.costs)
@@ -60,13 +92,15 @@ class Selector:
         self.statistics = bundle.statistics.version()
         self._words = WordBatches(bundle.vocabulary)
         self._ids = bundle.catalogue.ids()
+        self._asks = asks
+        self._endpoints = _endpoints(bundle)
         self._shortlists = Shortlists(bundle.shortlister)
         self._onboarding = Onboarding(bundle)
 
     @classmethod
-    def load(cls, bundle: Path, costs: Mapping[str, float] | None = None) -> "Selector":
+    def load(cls, bundle: Path, asks: Asks | None = None, costs: Mapping[str, float] | None = None) -> "Selector":
         """Reads a bundle's folder. Raises BadBundle, and ValueError where a cost is none."""
-        return cls(read_bundle(bundle), costs)
+        return cls(read_bundle(bundle), asks, costs)
 
     @property
     def catalogue(self) -> str:
@@ -87,17 +121,39 @@ class Selector:
         if rows:
             self._shortlists.put(rows)
             self._ids = self.bundle.catalogue.ids()
+            self._endpoints = _endpoints(self.bundle)
         return len(rows)
 
+    @torch.inference_mode()
     def decide(self, requests: list[Request]) -> list[Ranking]:
-        """One ranking a request, in order. Any text is answered; unknown links are left out."""
+        """One ranking a request, in order. Any text is answered; unknown links are left out.
+
+        Skills are asked once for all requests, so this takes one deadline longer at most.
+        """
         # near-equal lengths together: a batch is as long as its longest text
         order = sorted(range(len(requests)), key=lambda at: len(requests[at].text))
+        chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
+        parts = [[requests[at] for at in places] for places in chunks]
         found: dict[int, Ranking] = {}
-        for start in range(0, len(order), CHUNK):
-            places = order[start : start + CHUNK]
-            found |= zip(places, self._decide([requests[at] for at in places]), strict=True)
+        for places, part, lists in zip(chunks, parts, self._lists(parts), strict=True):
+            found |= zip(places, self._rankings(part, score(self.bundle.reranker, lists)), strict=True)
         return [found[at] for at in range(len(requests))]
+
+    @torch.inference_mode()
+    def explain(self, request: Request) -> Explanation:
+        """The request's ranking, and all that led to it."""
+        [lists] = self._lists([[request]])
+        scored = score(self.bundle.reranker, lists)
+        [ranking] = self._rankings([request], scored, filled=scored.order.shape[1])
+        listed, none = ranking.candidates, ranking.none_probability
+        found = options(listed, none, self.costs)
+        tried = near_ties(listed, found, self.costs) if listed else []
+        return Explanation(
+            ranking=ranking,
+            parts=tuple(parts_of(scored, 0)[: len(listed)]),
+            options=(*found, *[option for option in tried if option not in found]),
+            choices=tuple(choices(listed, none, self.costs)),
+        )
 
     def shortlist(self, requests: Sequence[Request], count: int) -> list[list[str]]:
         """The first network alone: the ids of each request's first `count` skills, best first."""
@@ -121,13 +177,19 @@ class Selector:
                 found.append({self._ids[row]: weight for row, weight in pairs if row >= 0})
         return found
 
-    @torch.inference_mode()
-    def _decide(self, requests: Sequence[Request]) -> list[Ranking]:
-        bundle = self.bundle
-        (words, linked), made = self._made(requests, bundle.manifest.reranker.candidates)
+    def _lists(self, parts: Sequence[Sequence[Request]]) -> Iterable[Lists]:
+        """The candidates of each part; one after another where nobody is asked, so that memory is bounded."""
+        lists = (self._listed(part) for part in parts)
+        if self._asks is None:
+            return lists
+        skills = Askable(self._ids, self._endpoints)
+        return ask(self._asks, skills, self.bundle.evidence.readings, list(lists))
+
+    def _listed(self, requests: Sequence[Request]) -> Lists:
+        (words, linked), made = self._made(requests, self.bundle.manifest.reranker.candidates)
         texts = [request.text for request in requests]
-        listed = bundle.evidence.hypotheses(made, words, texts, linked)
-        return self._rankings(requests, listed, bundle.reranker(listed))
+        found = self.bundle.evidence.hypotheses(made, words, texts, linked)
+        return Lists(found, [request.locale for request in requests])
 
     def _made(self, requests: Sequence[Request], count: int) -> tuple[tuple[Words, torch.Tensor], Shortlist]:
         bundle = self.bundle
@@ -135,34 +197,46 @@ class Selector:
         words = self._words.batch(bundle.vocabulary.encode([request.text for request in requests]))
         return (words, linked), self._shortlists.make(words, linked, count)
 
-    def _rankings(self, requests: Sequence[Request], listed: Hypotheses, logits: torch.Tensor) -> list[Ranking]:
-        probabilities = torch.softmax(logits.double(), dim=-1).numpy().round(DECIMALS)  # (B, C + 2)
-        scores = logits.double().numpy().round(DECIMALS)
-        rows, linked, attention = listed.rows.numpy(), listed.linked.numpy(), listed.attention.double().numpy()
-        order = np.argsort(-scores[:, :NONE], axis=1, kind="stable")  # (B, C)
-        tables = (rows, scores[:, :NONE], probabilities[:, :NONE], linked, attention.round(DECIMALS))
-        columns = [np.take_along_axis(table, order, axis=1).ravel().tolist() for table in tables]
-        candidates = [
-            Candidate(
-                skill_id=self._ids[row] if row >= 0 else "",
-                score=score,
-                probability=probability,
-                linked=is_linked,
-                attention=weight if is_linked else None,
-                shortlist_rank=rank,
-            )
-            for row, score, probability, is_linked, weight, rank in zip(
-                *columns, order.ravel().tolist(), strict=True
-            )
-        ]
-        none_ranks = (listed.own[..., LIKELY] > listed.lists[:, :1]).sum(1).tolist()
-        width = order.shape[1]
-        return [
-            self._ranking(requests[at], candidates[at * width : (at + 1) * width], none, none_ranks[at])
-            for at, none in enumerate(probabilities[:, NONE].tolist())
-        ]
+    def _rankings(self, requests: Sequence[Request], scored: Scored, filled: int = 1) -> list[Ranking]:
+        """`filled`: of how many candidates the slots are told."""
+        reranker, readings = self.bundle.reranker, self.bundle.evidence.readings
+        bare = firsts_without_links(reranker, scored, [bool(request.linked) for request in requests])
+        columns = zip(
+            requests,
+            candidates(scored, self._ids, readings, filled),
+            scored.probabilities[:, NONE].tolist(),
+            none_ranks(scored),
+            reasons(scored),
+            bare,
+            strict=True,
+        )
+        return [self._ranking(*column) for column in columns]
 
-    def _ranking(self, request: Request, listed: list[Candidate], none: float, none_rank: int) -> Ranking:
-        candidates = tuple([candidate for candidate in listed if candidate.skill_id])
-        chosen = choose(candidates, none, self.costs, request.key, self.release)
-        return Ranking(chosen.action, chosen.skill_id, candidates, none, chosen.propensity, chosen.rule, none_rank)
+    def _ranking(
+        self,
+        request: Request,
+        listed: list[Candidate],
+        none: float,
+        none_rank: int,
+        reasons: dict[str, float],
+        bare: int,
+    ) -> Ranking:
+        chosen = choose(listed, none, self.costs, request.key, self.release)
+        same = not listed or self._ids[bare] == listed[0].skill_id
+        return Ranking(
+            action=chosen.action,
+            skill_id=chosen.skill_id,
+            candidates=tuple(listed),
+            none_probability=none,
+            propensity=chosen.propensity,
+            rule=chosen.rule,
+            shortlist_none_rank=none_rank,
+            reasons=reasons,
+            without_links=None if same else self._ids[bare],
+        )
+
+
+def _endpoints(bundle: Bundle) -> NDArray[np.object_]:
+    """Where each skill can be asked, by row; "" where it cannot."""
+    cards = bundle.catalogue.rows()
+    return np.array([card.endpoint if card else "" for card in cards], dtype=object)

@@ -110,15 +110,17 @@ def _answer_alone(batch: Batch, asked: Asked, selector: Selecting) -> None:
 
 
 def _answers(asked: list[Asked], selector: Selecting, polled_s: float) -> list[Answer]:
-    rankings = selector.decide(
-        [Request(one.utterance.text, one.linked, one.utterance.utterance_id) for one in asked]
-    )
+    rankings = selector.decide([_request(one.utterance, one.linked) for one in asked])
     now_s = time.time()
     latency_ms = max(0.0, (now_s - polled_s) * 1000)
     return [
         Answer(one, ranking.action, encode(_decision(one, ranking, selector, int(now_s * 1000), latency_ms)))
         for one, ranking in zip(asked, rankings, strict=True)
     ]
+
+
+def _request(utterance: Utterance, linked: tuple[str, ...]) -> Request:
+    return Request(utterance.text, linked, utterance.utterance_id, utterance.locale)
 
 
 def _decision(
@@ -142,6 +144,8 @@ def _decision(
         catalogue=selector.catalogue,
         latency_ms=round(latency_ms, 3),
         policy=selector.policy,
+        reasons=ranking.reasons,
+        without_links=ranking.without_links,
     )
 
 

@@ -7,12 +7,13 @@ import click
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from model.selector import Ranking, Request, Selector
+from model.selector import Explanation, Ranking, Request, Selector
 from topics.errors import UsageError
 from topics.settings import Settings
 from workers import console
 from workers.asking import opened
 from workers.asking_options import AskOptions, asking_options
+from workers.explained import explanation_json, print_explanation
 from workers.metrics import RouterMetrics
 from workers.options import cost_options
 from workers.releases import current_release
@@ -24,6 +25,7 @@ from workers.releases import current_release
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="Bundle to ask.  [default: the release that serves]"
 )
+@click.option("--explain", is_flag=True, help="Say why: abilities, what makes each score, what each action costs.")
 @cost_options
 @asking_options
 @console.json_option
@@ -33,6 +35,7 @@ def command(
     text: str,
     linked: str,
     bundle: Path | None,
+    explain: bool,
     asking: AskOptions | None,
     costs: dict[str, float],
     as_json: bool,
@@ -42,6 +45,7 @@ def command(
     \b
     Example:
       namefree ask "get me a car" --linked rides:acorn,music:tonearm
+      namefree ask "get me a car" --linked rides:acorn --explain
       namefree ask "get me a car" --ask --ask-deadline-ms 500
     """
     if not text.strip():
@@ -50,13 +54,22 @@ def command(
     with opened(asking, metrics) as asks:
         load = partial(Selector.load, asks=asks) if asks else Selector.load
         selector = load(bundle or _serving(settings), costs=costs)
-        ranking = selector.decide([Request(text, _linked(selector, linked))])[0]
+        why = selector.explain(Request(text, _linked(selector, linked)))
     told = metrics.told() if asking else None
     if as_json:
         asked = {"asked": told} if told is not None else {}
-        console.print_json({"text": text, "release": selector.release, **msgspec.to_builtins(ranking), **asked})
+        explained = {"explanation": explanation_json(why)} if explain else {}
+        console.print_json(
+            {
+                "text": text,
+                "release": selector.release,
+                **msgspec.to_builtins(why.ranking),
+                **explained,
+                **asked,
+            }
+        )
         return
-    _print(selector, ranking)
+    _print(selector, why, explain)
     if told is not None:
         counts = ", ".join(f"{count} {result}" for result, count in told.items())
         console.out.print(f"asked {sum(told.values())} questions: {counts or 'no skill here has an endpoint'}")
@@ -79,7 +92,19 @@ def _serving(settings: Settings) -> Path:
     return Path(release.bundle)
 
 
-def _print(selector: Selector, ranking: Ranking) -> None:
+def _print(selector: Selector, why: Explanation, explain: bool) -> None:
+    _print_shortlist(selector, why.ranking)
+    if explain:
+        print_explanation(why)
+    ranking = why.ranking
+    answer = f"{ranking.action} {ranking.skill_id}" if ranking.skill_id else str(ranking.action)
+    costs = f", costs {selector.policy}" if selector.policy else ""
+    console.out.print(
+        f"{answer}   (rule {ranking.rule}, none {ranking.none_probability:.3f}, release {selector.release}{costs})"
+    )
+
+
+def _print_shortlist(selector: Selector, ranking: Ranking) -> None:
     catalogue = selector.bundle.catalogue
     rows = [
         [
@@ -96,7 +121,3 @@ def _print(selector: Selector, ranking: Ranking) -> None:
     ]
     columns = ("", "skill", "name", "probability", "score", "shortlist", "linked", "attention")
     console.print_table("", columns, rows)
-    answer = f"{ranking.action} {ranking.skill_id}" if ranking.skill_id else str(ranking.action)
-    console.out.print(
-        f"{answer}   (rule {ranking.rule}, none {ranking.none_probability:.3f}, release {selector.release})"
-    )
