@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from model.evidence import asked
 from model.fulfilment import Asks, Question
 from model.readings import Readings
-from model.reranker import Hypotheses
+from model.reranker import LIKELY, Hypotheses
 from topics.events import Ability
 
-MOST_ASKED = 5  # candidates of a request: who is further down the shortlist seldom wins, and each costs a question
+MOST_ASKED = 5  # candidates of a request, the shortlist's best: on the sample's dev rows the meant one is in 98 %
+LEAST_LIKELY = 0.01  # by the shortlist, to be asked: 2.9 questions a request instead of 5, and still 97.6 %
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Askable:
 def ask(asks: Asks, skills: Askable, readings: Readings, batch: Sequence[Lists]) -> list[Lists]:
     """The batch with the answers of those that can be asked, in place of what their cards declare.
 
-    All is asked at once, so that one deadline holds for all. Of each request, the best `MOST_ASKED` of the
-    shortlist are asked that have an endpoint and an intent for it. Where no answer comes, what is declared stays.
+    All is asked at once, so that one deadline holds for all. Of each request the best `MOST_ASKED` of the
+    shortlist are asked that have an endpoint, an intent for it, a chance. Where no answer comes, what is declared
+    stays.
     """
     questions: list[Question] = []
     places: list[tuple[int, int, int]] = []
@@ -54,6 +56,7 @@ def ask(asks: Asks, skills: Askable, readings: Readings, batch: Sequence[Lists])
 def _to_ask(found: Hypotheses, endpoints: NDArray[np.object_]) -> list[tuple[int, int]]:
     rows = found.rows.numpy()  # (B, C)
     can = (rows >= 0) & (found.understood.intents >= 0) & (endpoints[np.maximum(rows, 0)] != "")
+    can &= found.own[..., LIKELY].exp().numpy() >= LEAST_LIKELY
     b, c = (can & (can.cumsum(axis=1) <= MOST_ASKED)).nonzero()
     return list(zip(b.tolist(), c.tolist(), strict=True))
 
