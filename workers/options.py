@@ -66,7 +66,13 @@ def cost_options(command: F) -> F:
 
     for flag, most, told in reversed(_COSTS.values()):
         spelled = f"--{flag.replace('_', '-')}"
-        add = click.option(spelled, flag, type=click.FloatRange(0, most), help=f"{told}  [default: the bundle's]")
+        add = click.option(
+            spelled,
+            flag,
+            type=click.FloatRange(0, most),
+            metavar="NUMBER",
+            help=f"{told}  [default: the bundle's]",
+        )
         wrapped = add(wrapped)
     return wrapped  # type: ignore[return-value]  # the same command, but for the arguments that click gives it
 
