@@ -34,16 +34,15 @@ class FittingSettings(Struct, frozen=True, kw_only=True):
 
     seed: int = 0
     random_links: float = 0.25
-    unlinked: float = 0.5
-    alone: float = 0.25
+    unlinked: float = 0.0
+    alone: float = 0.5
     rare: float = 8.0
     none: float = 8.0
     epochs: int = 6
     batch: int = 256
     rate: float = 3e-3
-    weight_decay: float = 0.01
-    check_share: float = 0.2  # of the held-out rows: stops the reranker and sets its temperature
-    patience: int = 3
+    weight_decay: float = 0.2
+    folds: int = 3  # of the held-out rows, each judged by the others to find the temperature
 
 
 @dataclass(frozen=True)
@@ -127,54 +126,51 @@ def _listed(
 
 
 def fit_reranker(found: Taught, shape: RerankerSettings, settings: FittingSettings, rows: int) -> Reranker:
-    """A reranker trained on the lists of part of the `rows` in all their worlds; the others' stop it and set its
-    temperature."""
-    generator = torch.Generator().manual_seed(settings.seed)
+    """A reranker for the lists of `rows` rows in all their worlds.
+
+    Its temperature is the best for what networks fitted on the other folds say of each fold's rows (temperature
+    scaling, Guo et al. 2017).
+    """
+    every = torch.arange(len(found.right))
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(settings.seed))
+    fold = torch.empty(rows, dtype=torch.long)
+    fold[order] = torch.arange(rows) % min(settings.folds, rows)
+    fold = fold.repeat(len(found.right) // rows)  # (N,): a row is in one fold in all of its worlds
+    logits = torch.zeros(len(found.right), found.listed.rows.shape[1] + 2)
+    for k in range(settings.folds if rows > 1 else 0):
+        logits[fold == k] = _logits(_fitted(found, every[fold != k], shape, settings), found, every[fold == k])
+    network = _fitted(found, every, shape, settings)
+    network.temperature.copy_(_temperature(logits, found))
+    return network
+
+
+def _fitted(found: Taught, rows: Tensor, shape: RerankerSettings, settings: FittingSettings) -> Reranker:
+    """A network trained on the lists at `rows`; equal seeds give equal weights."""
     torch.manual_seed(settings.seed)
-    order = torch.randperm(rows, generator=generator)
-    cut = max(1, round(rows * settings.check_share))
-    worlds = torch.arange(len(found.right) // rows)[:, None] * rows  # (worlds, 1)
-    check, train = ((worlds + part).flatten() for part in (order[:cut], order[cut:] if rows > 1 else order))
+    generator = torch.Generator().manual_seed(settings.seed)
     network = Reranker(shape)
-    network.standardise(found.listed.take(train))
+    network.standardise(found.listed.take(rows))
+    rows = rows[found.weights[rows] > 0]
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
-    steps = settings.epochs * -(-len(train) // settings.batch)
+    steps = settings.epochs * max(1, -(-len(rows) // settings.batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.rate, total_steps=steps + 1)
-    best, best_loss, since = _copy(network), _loss(network, found, check), 0
     for _ in range(settings.epochs):
-        network.train()
-        for at in train[torch.randperm(len(train), generator=generator)].split(settings.batch):  # type: ignore[no-untyped-call]
+        for at in rows[torch.randperm(len(rows), generator=generator)].split(settings.batch):  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
             rerank_loss(network(found.listed.take(at)), found.right[at], found.weights[at]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-        now = _loss(network, found, check)
-        if now < best_loss:
-            best, best_loss, since = _copy(network), now, 0
-        else:
-            since += 1
-            if since >= settings.patience:
-                break
-    network.load_state_dict(best)
-    _set_temperature(network, found, check)
     return network.eval()
 
 
 @torch.no_grad()
-def _loss(network: Reranker, found: Taught, at: Tensor) -> float:
-    network.eval()
-    return float(rerank_loss(network(found.listed.take(at)), found.right[at], found.weights[at]))
+def _logits(network: Reranker, found: Taught, rows: Tensor) -> Tensor:
+    """What it says of the lists at `rows`, (rows, C + 2)."""
+    return torch.cat([network(found.listed.take(part)) for part in rows.split(4096)])  # type: ignore[no-untyped-call]
 
 
-@torch.no_grad()
-def _set_temperature(network: Reranker, found: Taught, at: Tensor) -> None:
-    """The temperature of least loss on a grid (Guo et al. 2017, temperature scaling)."""
-    network.eval()
-    logits = network(found.listed.take(at))
+def _temperature(logits: Tensor, found: Taught) -> Tensor:
+    """The one of least loss on a grid, for logits (N, C + 2)."""
     grid = torch.linspace(0.5, 3.0, 101)
-    losses = torch.stack([rerank_loss(logits / t, found.right[at], found.weights[at]) for t in grid])
-    network.temperature.copy_(grid[losses.argmin()])
-
-
-def _copy(network: Reranker) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    losses = torch.stack([rerank_loss(logits / t, found.right, found.weights) for t in grid])
+    return grid[losses.argmin()]

@@ -60,6 +60,15 @@ OWN_FEATURES = tuple(name for names in FEATURES_OF.values() for name in names)
 WIDTH = len(OWN_FEATURES)
 LIKELY = OWN_FEATURES.index("log_probability")
 POSTERIOR = OWN_FEATURES.index("posterior")
+NONE_AT_FIRST = {
+    "none_log_probability": (0.3, 0.0),
+    "text_none_log_probability": (0.7, 0.0),
+    "best_wording": (-0.5, 3.0),
+    "best_phrase": (-12.0, 0.8),
+    "best_match": (-2.0, 0.6),
+}
+"""Weights that `none` starts from, and what is usual: rows that no skill should answer are too few to learn five
+weights from. What is asked for in words that no phrase is near to is for nobody. Chosen on dev."""
 NONE, ELSEWHERE = -2, -1  # the two last outcomes: no skill should answer; the right one is not on the list
 ABSENT = -1e4  # logit of a place without a skill
 
@@ -84,7 +93,8 @@ class RerankerSettings(Struct, frozen=True, kw_only=True):
     """Sizes; `candidates` is the length of the shortlist that it looks at. `groups`: of features, that it sees.
 
     `together`: candidates see each other by a transformer encoder, by a BiLSTM over the list (HypRank, NAACL 2018),
-    or not at all.
+    or, pointwise, only by what is said of the whole list and by features that compare them. The last is as good here
+    and costs a third: docs/concepts/networks.md has the figures.
     """
 
     candidates: int = 20
@@ -92,7 +102,7 @@ class RerankerSettings(Struct, frozen=True, kw_only=True):
     heads: int = 2
     layers: int = 1
     dropout: float = 0.1
-    together: Together = "transformer"
+    together: Together = "pointwise"
     groups: tuple[Group, ...] = ("text", "links", "intents", "fulfilment", "statistics")
 
 
@@ -158,7 +168,9 @@ class Reranker(nn.Module):
         with torch.no_grad():
             self.outside.weight.zero_()
             self.outside.bias.zero_()
-            self.outside.weight[0, LIST_FEATURES.index("none_log_probability")] = 1.0
+            for name, (weight, usual) in NONE_AT_FIRST.items():
+                self.outside.weight[0, LIST_FEATURES.index(name)] = weight
+                self.outside.bias[0] -= weight * usual
             self.outside.weight[1, LIST_FEATURES.index("missed_log_probability")] = 1.0
 
     def standardise(self, found: Listed) -> None:
