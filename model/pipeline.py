@@ -15,7 +15,7 @@ from model.encoder import WordBatches
 from model.evidence import Evidence, Learned
 from model.examples import Examples, batches, card_rows, encode_rows
 from model.exemplars import Exemplars
-from model.fitting import FittingSettings, fit_reranker, taught
+from model.fitting import FittingSettings, Taught, fit_reranker, taught
 from model.linking import LinkSettings, fit_links, seen_by
 from model.pretrained import common_words, is_installed, spell, word_vectors
 from model.reranker import Reranker, RerankerSettings
@@ -150,30 +150,42 @@ def train_reranker(
 ) -> tuple[Evidence, Reranker]:
     """What the second network is told, and the network, fitted on the shortlists of the held-out rows."""
     making = Shortlists(model, kind="float32")  # equal trainings give equal bundles on every machine
-    kept, aside = corpus.kept, corpus.aside
+    evidence, every = gathered(corpus, making, statistics, recipe)
+    found = held_out_lists(corpus, making, evidence, recipe)
+    return every, fit_reranker(found, recipe.reranker, recipe.fitting, len(corpus.aside))
+
+
+def gathered(
+    corpus: Corpus, making: Shortlists, statistics: Statistics, recipe: Recipe
+) -> tuple[Evidence, Evidence]:
+    """What the second network is told: in fitting it knows no held-out row; in serving a request is laid beside
+    these too."""
+    kept, aside, model = corpus.kept, corpus.aside, making.model
     wording = _wording(corpus, making, recipe)
-    skills = len(corpus.catalogue)
 
     def evidence(*parts: Examples) -> Evidence:
         targets = torch.from_numpy(np.concatenate([part.targets for part in parts]))
         vectors = torch.cat([_read(model, corpus.words, part) for part in parts])
-        exemplars = Exemplars.of(vectors, targets, skills, recipe.fitting.seed)
+        exemplars = Exemplars.of(vectors, targets, len(corpus.catalogue), recipe.fitting.seed)
         return Evidence(model, corpus.catalogue, corpus.vocabulary, statistics, Learned(wording, exemplars))
 
-    known = np.bincount(kept.targets, minlength=skills + 1)[:skills]
-    found = taught(
+    return evidence(kept), evidence(kept) if kept is aside else evidence(kept, aside)
+
+
+def held_out_lists(corpus: Corpus, making: Shortlists, evidence: Evidence, recipe: Recipe) -> Taught:
+    """The shortlists of the held-out rows, for fitting."""
+    skills = len(corpus.catalogue)
+    known = np.bincount(corpus.kept.targets, minlength=skills + 1)[:skills]
+    return taught(
         making,
-        evidence(kept),
+        evidence,
         corpus.words,
         corpus.aside_texts,
-        aside,
+        corpus.aside,
         known,
         recipe.reranker.candidates,
         recipe.fitting,
     )
-    # in serving a request is laid beside the held-out ones too
-    every = evidence(kept) if kept is aside else evidence(kept, aside)
-    return every, fit_reranker(found, recipe.reranker, recipe.fitting, len(aside))
 
 
 def _wording(corpus: Corpus, making: Shortlists, recipe: Recipe) -> Wording:
