@@ -10,7 +10,6 @@ import torch
 
 from model.bundle import Bundle, write_bundle
 from model.data import Row, read_rows, read_skills, split_path
-from model.fitting import FittingSettings
 from model.linking import LinkSettings
 from model.pipeline import Recipe, train
 from model.reranker import RerankerSettings
@@ -18,6 +17,7 @@ from model.sample import SAMPLE_DIR
 from model.selector import Selector
 from model.shortlister import ShortlisterSettings
 from model.training import TrainingSettings
+from model.wording import WordingSettings
 from topics.events import SkillCard
 
 FAMILIES = ("rides:", "weather:", "pizza:", "timers:")
@@ -27,7 +27,7 @@ SMALL = Recipe(
     reranker=RerankerSettings(candidates=6, width=16, heads=2, layers=1),
     training=TrainingSettings(epochs=4, batch=64),
     links=LinkSettings(epochs=3),
-    fitting=FittingSettings(rerank_epochs=6),
+    wording=WordingSettings(bits=14),
     pretrained=False,
 )
 

@@ -12,7 +12,7 @@ from model.bundle import Bundle, read_bundle, write_bundle
 from model.data import Row
 from model.encoder import WordBatches
 from model.index import Index, Kind
-from model.reranker import OWN_FEATURES, hypotheses
+from model.reranker import OWN_FEATURES
 from model.selector import Request, Selector
 from model.shortlist import BLOCK, Shortlists
 from model.shortlister import POOL
@@ -299,7 +299,8 @@ def test_what_a_new_skill_declares_reaches_the_reranker(bundle: Bundle) -> None:
     features = of_first(bundle, "tune the harp")
     assert features["declares_intents"] == 1
     assert features["intent_similarity"] > 0.9
-    assert (features["intent_yes"], features["intent_maybe"], features["intent_no"]) == (1, 0, 0)
+    assert (features["fulfil_yes"], features["fulfil_maybe"], features["fulfil_no"]) == (1, 0, 0)
+    assert features["fulfil_explicit"] == 1
     assert features["log_reviews"] == pytest.approx(3.0445, abs=1e-3)
 
 
@@ -309,7 +310,7 @@ def test_places_of_intents_that_nobody_declares_any_more_are_used_again(bundle: 
     for number in range(20):
         intents = tuple(Intent(name=f"Do{number}{each}") for each in range(1 + number % 3))
         selector.take([msgspec.structs.replace(HARP, intents=intents)])
-        sizes.add(len(bundle.declarations.vectors))
+        sizes.add(len(bundle.evidence.readings.vectors))
     assert max(sizes) <= min(sizes) + 3
 
 
@@ -319,9 +320,9 @@ def of_first(bundle: Bundle, text: str) -> dict[str, float]:
     linked = torch.tensor([[-1]])
     with torch.no_grad():
         made = Shortlists(bundle.shortlister).make(words, linked, 3)
-        found = hypotheses(bundle.shortlister, bundle.declarations, made, words, linked)
+        found = bundle.evidence.hypotheses(made, words, [text], linked)
     assert bundle.catalogue.card(int(made.rows[0, 0])).skill_id == HARP.skill_id
-    return dict(zip(OWN_FEATURES, found.own[0, 0].tolist(), strict=False))
+    return dict(zip(OWN_FEATURES, found.own[0, 0].tolist(), strict=True))
 
 
 def test_fine_tuning_changes_the_new_row_alone_and_sets_it_apart_from_what_rivals_say(small_folder: Path) -> None:

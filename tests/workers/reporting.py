@@ -15,6 +15,7 @@ from model.selector import Request, Selector
 from model.shortlister import ShortlisterSettings
 from model.statistics import Statistics
 from model.training import TrainingSettings
+from model.wording import WordingSettings
 from topics.events import Action, Decision, Outcome, OutcomeKind
 from workers.behaviour import Behaviour, mood, react
 from workers.crowd import Summary
@@ -29,7 +30,8 @@ RECIPE = Recipe(
     reranker=RerankerSettings(candidates=6, width=16, heads=2, layers=1),
     training=TrainingSettings(epochs=2, batch=64),
     links=LinkSettings(epochs=2),
-    fitting=FittingSettings(rerank_epochs=4),
+    wording=WordingSettings(bits=14),
+    fitting=FittingSettings(epochs=4),
     pretrained=False,
 )
 HOSTILE = "<b>&</b><script src='http://evil.example/x.js'></script>\"$x^2$"
