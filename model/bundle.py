@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from model.catalogue import Catalogue
 from model.evidence import Evidence, Learned
 from model.exemplars import Exemplars
+from model.habits import Habits
 from model.policy import Costs
 from model.reranker import Reranker, RerankerSettings
 from model.shortlister import Shortlister, ShortlisterSettings
@@ -109,6 +110,7 @@ def _write_files(bundle: Bundle, folder: Path) -> Manifest:
     reranker = {
         **_prefixed("network.", bundle.reranker),
         **_prefixed("exemplars.", learned.exemplars),
+        **_prefixed("habits.", bundle.evidence.habits),
         "wording.weights": learned.wording.weights,
         "sources": bundle.evidence.sources.clone(),
     }
@@ -211,13 +213,15 @@ def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
     statistics = Statistics.from_json(contents["statistics.json"])
     if shortlister.present.tolist() != catalogue.present().tolist():
         raise ValueError("weights and catalogue differ about which skills have left")
-    learned = _learned(len(catalogue), manifest.shortlister.width, tensors)
+    width = manifest.shortlister.width
+    learned, habits = _learned(len(catalogue), width, tensors), _habits(len(catalogue), width, tensors)
+    evidence = Evidence(shortlister.eval(), catalogue, vocabulary, statistics, learned, tensors["sources"], habits)
     return Bundle(
         manifest=manifest,
         catalogue=catalogue,
         vocabulary=vocabulary,
         shortlister=shortlister.eval(),
-        evidence=Evidence(shortlister.eval(), catalogue, vocabulary, statistics, learned, tensors["sources"]),
+        evidence=evidence,
         reranker=reranker.eval(),
         statistics=statistics,
     )
@@ -233,6 +237,13 @@ def _learned(skills: int, width: int, tensors: dict[str, Tensor]) -> Learned:
     if sources.shape != (skills,) or int(sources.min()) < -1 or int(sources.max()) >= skills:
         raise ValueError("a skill has learned from a row that is not there")
     return Learned(Wording(tensors["wording.weights"]), exemplars)
+
+
+def _habits(skills: int, width: int, tensors: dict[str, Tensor]) -> Habits:
+    """As they were found: what skills borrowed from one that has left stays theirs."""
+    habits = Habits(skills, len(tensors["habits.anchors"]), width)
+    habits.load_state_dict(_unprefixed("habits.", tensors))
+    return habits
 
 
 def _unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

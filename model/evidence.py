@@ -49,15 +49,16 @@ class Evidence:
         statistics: Statistics,
         learned: Learned,
         sources: Tensor | None = None,
+        habits: Habits | None = None,
     ) -> None:
         """`sources` (S,): for each skill the row under which its requests were learned, -1 where none were; by
-        default each its own."""
+        default each its own. `habits`: by default those of `statistics`."""
         self._model = model
         self.learned = learned
         self.readings = Readings.of(catalogue, model.encoder, vocabulary)
         self._card_words = CardWords.of(catalogue, model.encoder.word.weight, vocabulary)
         with torch.no_grad():
-            self._habits = Habits(statistics, catalogue.ids(), model.skill_vectors()[:-1])
+            self.habits = habits or Habits.of(statistics, catalogue.ids(), model.skill_vectors()[:-1])
         self.sources = torch.arange(len(catalogue)) if sources is None else sources  # (S,)
 
     def put(self, row: int, card: SkillCard | None, phrases: Tensor, source: int) -> None:
@@ -74,7 +75,7 @@ class Evidence:
         self.sources[row] = source
         if source != row:
             vector = F.normalize(self._model.rows[row] + self._model.read_card(self._model.cards[row]), dim=-1)
-            self._habits.put(row, vector, source)
+            self.habits.put(row, vector, source)
             self.learned.exemplars.put(row, phrases, source)
 
     def hypotheses(self, made: Shortlist, words: Words, texts: Sequence[str], linked: Tensor) -> Hypotheses:
@@ -98,7 +99,7 @@ class Evidence:
             dim=-1,
         )
         any_link = (linked >= 0).any(1).float()  # (B,)
-        said = self._habits.say(rows, made.linked, any_link)  # (B, C)
+        said = self.habits.say(rows, made.linked, any_link)  # (B, C)
         own[..., COLUMNS["links"]] = _links(logs, text_logs, said, made.linked, made.attention)
         lists = self._lists(made, words, linked, text_logs + said, own)
         return Hypotheses(made.rows, own, lists, made.linked, made.attention, tagged, understood)

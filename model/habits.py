@@ -10,7 +10,7 @@ Axes: S skills, A anchors, D width, B batch, C candidates.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.statistics import Statistics
@@ -22,20 +22,35 @@ PRIOR = 0.7  # share of requests that come through a link where nothing is known
 LEAST, MOST = 0.02, 0.98  # a habit is never certain
 
 
-class Habits:
+class Habits(nn.Module):
     """The two log-odds of each skill, (S, 2): what a link adds, and what its absence adds."""
 
-    def __init__(self, statistics: Statistics, ids: list[str], vectors: Tensor) -> None:
-        """`ids` of the skills by row, "" where one has left; `vectors` (S, D) unit."""
+    def __init__(self, skills: int, anchors: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("odds", torch.zeros(skills, 2))
+        self.register_buffer("anchors", torch.zeros(anchors, width))  # (A, D)
+        self.register_buffer("counts", torch.zeros(anchors, 2))  # (A, 2) chosen, and with a link
+        self.register_buffer("decisions", torch.zeros((), dtype=torch.float64))
+
+    odds: Tensor
+    anchors: Tensor
+    counts: Tensor
+    decisions: Tensor
+
+    @classmethod
+    def of(cls, statistics: Statistics, ids: list[str], vectors: Tensor) -> "Habits":
+        """`ids` of the skills by row; `vectors` (S, D) unit."""
         counts = torch.from_numpy(statistics.link_counts(ids))  # (S, 3)
-        chosen, linked, passed = counts.T  # (S,) each
-        self._decisions = float(statistics.decisions)
+        chosen = counts[:, 0]
         anchors = chosen.topk(min(ANCHORS, len(chosen))).indices  # (A,)
-        self._anchors = vectors[anchors].clone()  # (A, D)
-        self._chosen, self._linked = chosen[anchors].float(), linked[anchors].float()  # (A,)
+        made = cls(len(ids), len(anchors), vectors.shape[1])
+        made.decisions.fill_(statistics.decisions)
+        made.anchors.copy_(vectors[anchors])
+        made.counts.copy_(counts[anchors, :2])
         own = torch.zeros(len(vectors), len(anchors), dtype=torch.bool)  # (S, A)
         own[anchors, torch.arange(len(anchors))] = True
-        self.odds = self._odds(vectors, chosen, linked, passed, own)
+        made.odds.copy_(made._odds(vectors, counts, own))
+        return made
 
     def put(self, row: int, vector: Tensor, source: int = -1) -> None:
         """A skill that joins at `row`, with vector (D,), borrows all; one that comes back has what `source` has."""
@@ -43,9 +58,8 @@ class Habits:
         if source >= 0:
             self.odds[row] = self.odds[source]
             return
-        nothing = torch.zeros(1, dtype=torch.float64)
-        own = torch.zeros(1, len(self._anchors), dtype=torch.bool)
-        self.odds[row] = self._odds(vector[None], nothing, nothing, nothing, own)[0]
+        own = torch.zeros(1, len(self.anchors), dtype=torch.bool)
+        self.odds[row] = self._odds(vector[None], torch.zeros(1, 3, dtype=torch.float64), own)[0]
 
     def say(self, rows: Tensor, linked: Tensor, any_link: Tensor) -> Tensor:
         """What links say of candidates (B, C), of which `linked` (B, C) are; 0 where a customer, of `any_link`
@@ -53,9 +67,12 @@ class Habits:
         both = self.odds[rows]  # (B, C, 2)
         return torch.where(linked, both[..., 0], both[..., 1]) * any_link[:, None]
 
-    def _odds(self, vectors: Tensor, chosen: Tensor, linked: Tensor, passed: Tensor, own: Tensor) -> Tensor:
-        near = torch.exp(NARROW * (vectors @ self._anchors.T - 1)).masked_fill(own, 0.0)  # (S, A)
-        borrowed = (near @ self._linked + PRIOR * 1e-3) / (near @ self._chosen + 1e-3)  # (S,)
+    def _odds(self, vectors: Tensor, counts: Tensor, own: Tensor) -> Tensor:
+        """Of skills with vectors (S, D) and counts (S, 3) that do not borrow from anchors `own` (S, A), (S, 2)."""
+        chosen, linked, passed = counts.T  # (S,) each
+        near = torch.exp(NARROW * (vectors @ self.anchors.T - 1)).masked_fill(own, 0.0)  # (S, A)
+        theirs, through = (near @ self.counts).T  # (S,) each
+        borrowed = (through + PRIOR * 1e-3) / (theirs + 1e-3)
         share = ((linked + BORROWED * borrowed) / (chosen + BORROWED)).clamp(LEAST, MOST)  # (S,)
-        common = ((passed + 0.5) / (self._decisions - chosen + 1).clamp(min=1)).clamp(max=MOST)  # (S,)
+        common = ((passed + 0.5) / (self.decisions - chosen + 1).clamp(min=1)).clamp(max=MOST)  # (S,)
         return torch.stack([(share / common).log(), ((1 - share) / (1 - common)).log()], dim=-1).float()
