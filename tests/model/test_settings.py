@@ -13,14 +13,16 @@ from model.catalogue import Catalogue
 from model.data import Row
 from model.encoder import READINGS, Reading
 from model.evaluation import evaluate
+from model.evidence import Evidence, Learned
+from model.exemplars import Exemplars
 from model.pipeline import Recipe, train
-from model.declarations import Declarations
 from model.reranker import Reranker, RerankerSettings
 from model.selector import Request, Selector
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
 from model.text import TextSettings, Vocabulary
 from model.training import texts_of
+from model.wording import Wording
 from tests.model.conftest import SMALL
 from topics.events import SkillCard
 
@@ -46,12 +48,14 @@ def random_bundle(cards: list[SkillCard], shape: ShortlisterSettings) -> Bundle:
     with torch.no_grad():
         for tensor in (*model.parameters(), *reranker.parameters(), model.cards, model.statistics):
             tensor.normal_(std=0.3)
+    exemplars = Exemplars.of(torch.randn(60, shape.width), torch.arange(60), len(catalogue), seed=0)
+    learned = Learned(Wording(torch.randn(256)), exemplars)
     return Bundle(
         manifest=Manifest(text=text, shortlister=shape, reranker=reranker.settings),
         catalogue=catalogue,
         vocabulary=vocabulary,
         shortlister=model,
-        declarations=Declarations.sized(catalogue, shape.word_width),
+        evidence=Evidence(model, catalogue, vocabulary, Statistics(), learned),
         reranker=reranker,
         statistics=Statistics(),
     )
