@@ -10,7 +10,7 @@ from model.data import Row
 from model.fulfilment import Question
 from model.questions import MOST_ASKED
 from model.selector import CHUNK, Ranking, Request, Selector
-from topics.events import Ability, SkillCard, SlotAbility
+from topics.events import Ability, Intent, SkillCard, Slot, SlotAbility
 
 Answering = Callable[[Question], Ability | None]
 
@@ -183,3 +183,34 @@ def test_an_endpoint_that_joins_is_asked_from_then_on(small_folder: Path, small_
     selector.take(small_cards)
     selector.decide([request])
     assert len(asks.calls) == 1
+
+
+def test_slots_are_named_in_one_order_whatever_the_requests(small_folder: Path) -> None:
+    """Else an answer that is remembered would not be found again."""
+    slots = (Slot(name="zone", values=("the red harbour gate",)), Slot(name="class", values=("van",)))
+    card = SkillCard(
+        skill_id="vans:bolt",
+        name="Bolt vans",
+        phrases=("order a van to the red harbour gate",),
+        intents=(Intent(name="order_van", slots=slots),),
+        endpoint="https://example.com/vans",
+    )
+    selector, asks = asking_selector(small_folder, [], silent)
+    selector.take([card])
+    selector.decide([Request(card.phrases[0])])
+    [[question]] = asks.calls
+    assert question.slots == (("class", "van"), ("zone", "the red harbour gate"))
+
+
+def test_each_request_gets_its_own_answers_however_many_are_decided_together(
+    small_folder: Path, small_cards: list[SkillCard], small_dev: list[Row]
+) -> None:
+    requests = (requests_of(small_dev) * 3)[: CHUNK + 40]
+    selector, _ = asking_selector(small_folder, small_cards, refusing)
+    together = selector.decide(requests)
+    longest = max(range(len(requests)), key=lambda at: len(requests[at].text))  # in the last part
+    for at in (0, 1, longest):
+        [alone] = selector.decide([requests[at]])
+        asked = [(c.skill_id, c.fulfill, c.fulfill_source) for c in alone.candidates]
+        assert [(c.skill_id, c.fulfill, c.fulfill_source) for c in together[at].candidates] == asked
+        assert "asked" in {source for _, _, source in asked}

@@ -135,3 +135,6 @@ def test_near_ties_are_explored_by_key_and_a_replay_repeats_it(small_folder: Pat
     assert 0 < len(explored) < 0.2 * len(first)
     assert {round(ranking.propensity, 6) for ranking in explored} <= {0.1, 0.05, round(0.1 / 3, 6)}
     assert {ranking.propensity for ranking in first if ranking.rule == "best"} <= {0.9, 1.0}
+    later = Selector.load(small_folder, costs=costs)
+    later.release = "later"
+    assert [ranking.rule for ranking in later.decide(requests)] != [ranking.rule for ranking in first]
