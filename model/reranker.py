@@ -11,6 +11,7 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from model.statistics import FEATURES
 from model.tagger import Tagged
@@ -29,7 +30,7 @@ LINK_FEATURES = (
     "log_probability",  # of the shortlister, with links
     "posterior",  # of the text and of what links say by the statistics: `model.habits`
     "links_say",
-    "linked",
+    "is_linked",  # `linked` is a statistic
     "attention",
 )
 LIST_FEATURES = (
@@ -53,8 +54,13 @@ FEATURES_OF: dict[Group, tuple[str, ...]] = {
     "fulfilment": FULFIL_FEATURES,
     "statistics": (*FEATURES, "log_reviews"),
 }
-"""Groups of features; each adds its own part to a candidate's logit. `together` is the last part: what a candidate's
-features mean beside each other and beside the other candidates'."""
+"""Groups of features; each adds its own part to a candidate's logit. `together` is the last part: what a
+candidate's features mean beside each other and beside the other candidates'."""
+LIST_FEATURES_OF: dict[Group, tuple[str, ...]] = {
+    "text": ("best_wording", "best_phrase", "best_match"),
+    "links": ("best_posterior", "links", "linked_candidates"),
+}
+"""Features of a list that are made of a group's; the others are the shortlister's own."""
 GROUPS: tuple[Group, ...] = (*FEATURES_OF, "together")
 OWN_FEATURES = tuple(name for names in FEATURES_OF.values() for name in names)
 WIDTH = len(OWN_FEATURES)
@@ -92,9 +98,9 @@ Together = Literal["transformer", "bilstm", "pointwise"]
 class RerankerSettings(Struct, frozen=True, kw_only=True):
     """Sizes; `candidates` is the length of the shortlist that it looks at. `groups`: of features, that it sees.
 
-    `together`: candidates see each other by a transformer encoder, by a BiLSTM over the list (HypRank, NAACL 2018),
-    or, pointwise, only by what is said of the whole list and by features that compare them. The last is as good here
-    and costs a third: docs/concepts/networks.md has the figures.
+    `together`: candidates see each other by a transformer encoder, by a BiLSTM over the list (HypRank, NAACL
+    2018), or, pointwise, only by what is said of the whole list and by features that compare them. The last is as
+    good here and costs a third: docs/concepts/networks.md has the figures.
     """
 
     candidates: int = 20
@@ -134,9 +140,9 @@ class Reranker(nn.Module):
 
         logit = trust · (log p, posterior) + Σ_g f_g(group g) + t(all, beside the others)
 
-    A sum of parts, so that a decision can say what each part was. It starts as the shortlister's own answer, and
-    has no positions: every order of the list has the same answer. `none` and `elsewhere` are weighed by features of
-    the whole list.
+    A sum of parts, so that a decision can say what each part was. It starts as the mean of the shortlister's
+    own answer and the posterior, and has no positions: every order of the list has the same answer. `none` and
+    `elsewhere` are weighed by features of the whole list.
     """
 
     def __init__(self, settings: RerankerSettings) -> None:
@@ -149,8 +155,9 @@ class Reranker(nn.Module):
         self.together = _together(settings)
         self.out = nn.Linear(H, 1, bias=False)
         self.trust = nn.Parameter(torch.tensor([0.5, 0.5] if "links" in settings.groups else [1.0, 0.0]))
+        self.trusted = torch.tensor([1.0, float("links" in settings.groups)])  # log p, posterior
         self.outside = nn.Linear(len(LIST_FEATURES), 2)  # none, elsewhere
-        self.seen = _mask(settings)
+        self.seen, self.lists_seen = _masks(settings)
         for name, size in (("own", WIDTH), ("lists", len(LIST_FEATURES))):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_spread", torch.ones(size))
@@ -169,8 +176,9 @@ class Reranker(nn.Module):
             self.outside.weight.zero_()
             self.outside.bias.zero_()
             for name, (weight, usual) in NONE_AT_FIRST.items():
-                self.outside.weight[0, LIST_FEATURES.index(name)] = weight
-                self.outside.bias[0] -= weight * usual
+                seen = float(self.lists_seen[LIST_FEATURES.index(name)])
+                self.outside.weight[0, LIST_FEATURES.index(name)] = weight * seen
+                self.outside.bias[0] -= weight * usual * seen
             self.outside.weight[1, LIST_FEATURES.index("missed_log_probability")] = 1.0
 
     def standardise(self, found: Listed) -> None:
@@ -183,15 +191,16 @@ class Reranker(nn.Module):
     def contributions(self, found: Listed) -> Tensor:
         """What each of `GROUPS` adds to each candidate's logit, (B, C, G), before the temperature."""
         own = (found.own - self.own_mean) / self.own_spread * self.seen  # (B, C, X)
-        lists = (found.lists - self.lists_mean) / self.lists_spread  # (B, Y)
+        lists = (found.lists - self.lists_mean) / self.lists_spread * self.lists_seen  # (B, Y)
+        trust = self.trust * self.trusted
         added = torch.zeros(*found.rows.shape, len(GROUPS))  # (B, C, G)
         for group, part in self.parts.items():
             added[..., GROUPS.index(group)] = part(own[..., COLUMNS[group]]).squeeze(-1)  # type: ignore[arg-type]
         x = self.own(own) + self.lists(lists)[:, None, :]  # (B, C, H)
         added[..., -1] = self.out(self._beside(x, found)).squeeze(-1)
-        added[..., GROUPS.index("text")] += self.trust.sum() * found.own[..., 0]
+        added[..., GROUPS.index("text")] += trust.sum() * found.own[..., 0]
         gained = found.own[..., [LIKELY, POSTERIOR]] - found.own[..., :1]  # (B, C, 2) what links add to the text
-        added[..., GROUPS.index("links")] += gained @ self.trust
+        added[..., GROUPS.index("links")] += gained @ trust
         return added
 
     def _beside(self, x: Tensor, found: Listed) -> Tensor:
@@ -199,12 +208,20 @@ class Reranker(nn.Module):
         if self.settings.together == "pointwise":
             return F.gelu(x)
         if self.settings.together == "transformer":
-            seen: Tensor = self.together(x, src_key_padding_mask=found.rows < 0)
+            absent = found.rows < 0  # (B, C); of a list without a skill all are looked at, and none counts
+            seen: Tensor = self.together(x, src_key_padding_mask=absent & ~absent.all(1, keepdim=True))
             return seen
         # a BiLSTM reads in an order: that of the shortlister, whatever the list's
-        order = found.own[..., LIKELY].argsort(dim=1, descending=True, stable=True)[..., None].expand_as(x)
-        read, _ = self.together(x.gather(1, order))
+        order = _by_shortlister(found)[..., None].expand_as(x)
+        read = self._read_in_order(x.gather(1, order), found)
         return torch.zeros_like(x).scatter(1, order, read)
+
+    def _read_in_order(self, x: Tensor, found: Listed) -> Tensor:
+        """What a BiLSTM makes of x (B, C, H), in which empty places come last and are not read."""
+        sizes = (found.rows >= 0).sum(1).clamp(min=1)  # (B,)
+        packed = pack_padded_sequence(x, sizes, batch_first=True, enforce_sorted=False)
+        read: Tensor = pad_packed_sequence(self.together(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+        return read
 
     def forward(self, found: Listed) -> Tensor:
         """Logits of the candidates, of `none` and of `elsewhere`, (B, C + 2); softmax gives probabilities."""
@@ -213,7 +230,7 @@ class Reranker(nn.Module):
     def logits(self, found: Listed, contributions: Tensor) -> Tensor:
         """`forward`, for who needs the contributions (B, C, G) too."""
         own = contributions.sum(-1).masked_fill(found.rows < 0, ABSENT)  # (B, C)
-        logits: Tensor = torch.cat([own, self.outside(found.lists)], dim=1) / self.temperature
+        logits: Tensor = torch.cat([own, self.outside(found.lists * self.lists_seen)], dim=1) / self.temperature
         return logits
 
 
@@ -236,12 +253,22 @@ def _together(settings: RerankerSettings) -> nn.Module:
     return nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
 
 
-def _mask(settings: RerankerSettings) -> Tensor:
-    """1 for the features of the groups that it sees, (X,)."""
-    found = torch.zeros(WIDTH)
+def _masks(settings: RerankerSettings) -> tuple[Tensor, Tensor]:
+    """1 for the features that it sees: of a candidate (X,), of a list (Y,)."""
+    own = torch.zeros(WIDTH)
     for group in settings.groups:
-        found[COLUMNS[group]] = 1.0
-    return found
+        own[COLUMNS[group]] = 1.0
+    lists = torch.ones(len(LIST_FEATURES))
+    for group, names in LIST_FEATURES_OF.items():
+        lists[[LIST_FEATURES.index(name) for name in names]] = float(group in settings.groups)
+    return own, lists
+
+
+def _by_shortlister(found: Listed) -> Tensor:
+    """Places (B, C) in the order of the shortlister's probabilities, equals by their rows, empty places last."""
+    by_row = found.rows.argsort(dim=1)  # (B, C)
+    likely = found.own[..., LIKELY].masked_fill(found.rows < 0, -torch.inf).gather(1, by_row)
+    return by_row.gather(1, likely.argsort(dim=1, descending=True, stable=True))
 
 
 def intended(found: Hypotheses, targets: Tensor, none_target: int) -> Tensor:
