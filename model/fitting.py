@@ -132,14 +132,17 @@ def fit_reranker(found: Taught, shape: RerankerSettings, settings: FittingSettin
     scaling, Guo et al. 2017).
     """
     every = torch.arange(len(found.right))
+    network = _fitted(found, every, shape, settings)
+    folds = min(settings.folds, rows)
+    if folds < 2:
+        return network  # nothing is left to judge it by
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(settings.seed))
     fold = torch.empty(rows, dtype=torch.long)
-    fold[order] = torch.arange(rows) % min(settings.folds, rows)
+    fold[order] = torch.arange(rows) % folds
     fold = fold.repeat(len(found.right) // rows)  # (N,): a row is in one fold in all of its worlds
     logits = torch.zeros(len(found.right), found.listed.rows.shape[1] + 2)
-    for k in range(settings.folds if rows > 1 else 0):
+    for k in range(folds):
         logits[fold == k] = _logits(_fitted(found, every[fold != k], shape, settings), found, every[fold == k])
-    network = _fitted(found, every, shape, settings)
     network.temperature.copy_(_temperature(logits, found))
     return network
 
