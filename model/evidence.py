@@ -17,7 +17,7 @@ from model.encoder import Words
 from model.exemplars import Exemplars
 from model.habits import Habits
 from model.readings import Readings
-from model.reranker import COLUMNS, WIDTH, Hypotheses
+from model.reranker import COLUMNS, OWN_FEATURES, WIDTH, Hypotheses
 from model.shortlist import Shortlist
 from model.shortlister import Shortlister
 from model.statistics import FEATURES, Statistics
@@ -27,6 +27,7 @@ from model.wording import Wording, worded
 from topics.events import Ability, SkillCard
 
 LEAST = -30.0  # of log probabilities: skills that have left are far below, and nothing is told apart there
+BESTS = [OWN_FEATURES.index(name) for name in ("text_log_probability", "wording", "nearest_phrase", "word_match")]
 ACCEPTANCE = FEATURES.index("acceptance")
 
 
@@ -39,7 +40,7 @@ class Learned:
 
 
 class Evidence:
-    """Gathers features. Follows the catalogue: a skill joins, changes, leaves by `put`, and nobody else's change."""
+    """Gathers features. Follows the catalogue: a skill joins, changes, leaves by `put`; nobody else's change."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Evidence:
             self.learned.exemplars.put(row, phrases, source)
 
     def hypotheses(self, made: Shortlist, words: Words, texts: Sequence[str], linked: Tensor) -> Hypotheses:
-        """The candidates of each shortlist with all that is known of them; `linked` (B, L), by which it was made."""
+        """The candidates of each shortlist with all that is known of them; it was made by `linked` (B, L)."""
         rows = made.rows.clamp(min=0)  # (B, C)
         logs = (made.scores - made.total[:, None]).clamp(min=LEAST)  # (B, C)
         text_logs = (made.text - made.text_total[:, None]).clamp(min=LEAST)  # (B, C)
@@ -110,14 +111,8 @@ class Evidence:
         text_none = (made.none - made.text_total).clamp(min=LEAST)
         listed = (made.scores - made.total[:, None]).exp().sum(1) + none.exp()
         missed = torch.log((1 - listed).clamp(min=1e-6))
-        text = own[..., COLUMNS["text"]]
-        best = [
-            posterior.amax(1),
-            text[..., 0].amax(1),
-            text[..., 2].amax(1),
-            text[..., 3].amax(1),
-            text[..., 4].amax(1),
-        ]
+        candidates = torch.cat([posterior[..., None], own[..., BESTS]], dim=-1)  # (B, C, ·)
+        best = candidates.masked_fill((made.rows < 0)[..., None], LEAST).amax(1).T
         sizes = [words.lengths.float().log(), (linked >= 0).sum(1).float() / 10, made.linked.float().sum(1)]
         return torch.stack([none, text_none, missed, *best, *sizes], dim=-1)
 
