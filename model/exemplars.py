@@ -23,13 +23,14 @@ class Exemplars(nn.Module):
         super().__init__()
         self.register_buffer("vectors", torch.zeros(count, width))  # (P, D) unit
         self.register_buffer("index", torch.full((skills, MOST), -1, dtype=torch.long))  # (S, K)
+        self._free: list[int] = []  # places in `vectors` that nobody has any more
 
     vectors: Tensor
     index: Tensor
 
     @classmethod
     def of(cls, vectors: Tensor, targets: Tensor, skills: int, seed: int) -> "Exemplars":
-        """Of requests' unit vectors (N, D) that mean the skills at `targets` (N,); others than 0 to S are left out.
+        """Of requests' unit vectors (N, D) that mean the skills at `targets` (N,); others than 0 to S are none.
 
         Of a skill with more than K requests these are a seeded choice.
         """
@@ -52,9 +53,13 @@ class Exemplars(nn.Module):
             self.index[row] = self.index[source]
             return
         vectors = vectors[:MOST]
-        self.index[row] = -1
-        self.index[row, : len(vectors)] = len(self.vectors) + torch.arange(len(vectors))
-        self.vectors = torch.cat([self.vectors, vectors])
+        self._free += self.index[row][self.index[row] >= 0].tolist()  # who joined shares places with nobody
+        more = max(0, len(vectors) - len(self._free))
+        places = [self._free.pop() for _ in range(len(vectors) - more)]
+        places += range(len(self.vectors), len(self.vectors) + more)
+        self.vectors = F.pad(self.vectors, (0, 0, 0, more)) if more else self.vectors
+        self.vectors[places] = vectors
+        self.index[row] = torch.tensor(places + [-1] * (MOST - len(places)))
 
     def nearest(self, request: Tensor, rows: Tensor) -> Tensor:
         """Cosine of unit requests (B, D) and the nearest exemplar of each candidate (B, C), (B, C)."""

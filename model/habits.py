@@ -53,7 +53,7 @@ class Habits(nn.Module):
         return made
 
     def put(self, row: int, vector: Tensor, source: int = -1) -> None:
-        """A skill that joins at `row`, with vector (D,), borrows all; one that comes back has what `source` has."""
+        """A skill that joins at `row` with vector (D,) borrows all; one that comes back has what `source` has."""
         self.odds = F.pad(self.odds, (0, 0, 0, max(0, row + 1 - len(self.odds))))
         if source >= 0:
             self.odds[row] = self.odds[source]
