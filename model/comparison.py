@@ -4,17 +4,23 @@ Axes: N dev rows, K columns (a measure of a system in a condition), R resamples.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from model.measuring import Result
-
 Values = NDArray[np.float64]
 MEASURES = ("top1", "top3", "top5", "mrr")
 RESAMPLES = 1_000
 LOW, HIGH = 0.025, 0.975  # a 95 % interval
+
+
+class Ranked(Protocol):
+    """What a system did with one seed: places by condition and row, from 1, 0 for not listed."""
+
+    @property
+    def ranks(self) -> dict[str, list[int]]: ...
 
 
 class Interval(Struct, frozen=True):
@@ -78,7 +84,7 @@ def _interval(mean: float, samples: Values) -> Interval:
 class Table:
     """All systems' measures on the same rows in the same conditions."""
 
-    def __init__(self, results: Mapping[str, Sequence[Result]]) -> None:
+    def __init__(self, results: Mapping[str, Sequence[Ranked]]) -> None:
         """`results`: a system's cells, one a seed."""
         self.conditions = tuple(next(iter(results.values()))[0].ranks)
         self.columns: dict[tuple[str, str, str], int] = {}
