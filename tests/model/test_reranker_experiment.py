@@ -1,0 +1,346 @@
+"""The reranker's experiment: what is measured, on which rows, and that a finished seed is not computed again."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace as but
+
+from model import cells, reranker_experiment
+from model.cells import Digests
+from model.conditions import Conditions
+from model.data import Row
+from model.evaluation import MISSING, places
+from model.evidence import Evidence
+from model.examples import Batch, batches, encode_rows
+from model.experiment import Market
+from model.fulfilment import Question
+from model.pipeline import Corpus, gathered, prepare, train_links, train_text
+from model.reranker import LIKELY, Listed, Reranker
+from model.reranker_experiment import ALL, BARE, VARIANTS, Plan, modules_of, planned, run
+from model.reranker_measures import (
+    NOBODY,
+    SHORTLIST,
+    Asked,
+    ask_all,
+    auroc,
+    calibration_error,
+    caught,
+    decide,
+    decided,
+    figures,
+    intruding,
+    shortlists_own,
+    shuffling,
+)
+from model.reranker_summary import summary
+from model.rivals import ALL_LINKED, NONE_LINKED, families, rival_rows
+from model.selector import Request, Selector
+from model.shortlist import Shortlist, Shortlists
+from model.simulated_answers import AskingEvidence, SimulatedAnswers
+from model.statistics import Statistics
+from tests.model.conftest import SMALL
+from topics.events import Ability, Intent, SkillCard
+
+CANNOT = Ability("NO")
+
+
+def refuse(card: SkillCard, question: Question) -> Ability:
+    """An answer that no card of the small market gives by itself for most questions."""
+    return CANNOT
+
+
+@pytest.fixture(scope="module")
+def plan(small_cards: list[SkillCard], small_rows: list[Row], small_dev: list[Row]) -> Plan:
+    """Two seeds over the small market, with the small networks."""
+    conditions = Conditions(dict.fromkeys((90, 70, 0), small_dev), given=True)
+    market = Market(small_cards, small_rows, conditions, Digests.of(small_cards, small_rows, conditions))
+    return planned(market, quick=True, seeds=2, honest=refuse, recipe=SMALL)
+
+
+class Trained(SimpleNamespace):
+    """A shortlister over the small market, with what is known of candidates."""
+
+    corpus: Corpus
+    making: Shortlists
+    evidence: Evidence
+
+
+@pytest.fixture(scope="module")
+def trained(small_cards: list[SkillCard], small_rows: list[Row]) -> Trained:
+    corpus = prepare(small_cards, small_rows, SMALL)
+    model, _ = train_text(corpus, SMALL, lambda step, note: None, Statistics())
+    statistics = train_links(corpus, model.eval(), SMALL, Statistics())
+    making = Shortlists(model, kind="float32")
+    return Trained(corpus=corpus, making=making, evidence=gathered(corpus, making, statistics, SMALL)[1])
+
+
+def test_every_system_is_measured_in_every_condition_and_a_finished_seed_is_kept(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[float] = []
+    seeds = run(plan, tmp_path, lambda done, note: steps.append(done))
+    assert steps == sorted(steps)
+    assert steps[-1] == plan.work
+    assert set(plan.conditions) == {"90", "70", "0", "alone", NONE_LINKED, ALL_LINKED}
+    assert len(seeds) == 2
+    for seed in seeds:
+        assert set(seed.ranks) == {SHORTLIST, *VARIANTS}
+        for ranks in seed.ranks.values():
+            assert {name: len(of) for name, of in ranks.items()} == {
+                name: len(rows) for name, rows in plan.conditions.items()
+            }
+        assert seed.ranks["pointwise"] == seed.ranks[ALL], "equal networks are one"
+        assert seed.ranks["transformer"] != seed.ranks[ALL] != seed.ranks["all, asked"]
+        assert seed.shuffled[ALL] == 0.0
+        assert 0 < seed.reading["intent"] <= 1
+    assert seeds[0] != seeds[1]
+    found = summary(plan, seeds)
+    top1 = np.mean([[place == 1 for place in seed.ranks[ALL]["0"]] for seed in seeds])
+    assert found["systems"][ALL]["measures"]["0"]["top1"]["mean"] == round(float(top1), 4)
+    saved = found["can_fulfill_alone"][NONE_LINKED]["top1"]["points"]["mean"]
+    means = [found["systems"][name]["measures"][NONE_LINKED]["top1"]["mean"] for name in (ALL, BARE)]
+    assert saved == pytest.approx(means[0] - means[1], abs=2e-4)
+
+    def again(*_: object) -> None:
+        raise AssertionError("what is there is computed again")
+
+    monkeypatch.setattr(reranker_experiment, "prepare", again)
+    assert run(plan, tmp_path, lambda done, note: None) == seeds
+    with pytest.raises(AssertionError, match="computed again"):
+        run(replace(plan, recipe=but(SMALL, held_out=0.2)), tmp_path, lambda done, note: None)
+
+
+def test_a_text_model_that_is_there_gives_the_same_seed(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = replace(plan, seeds=1)
+    [first] = run(one, tmp_path, lambda done, note: None)
+    [kept] = (tmp_path / "seeds").iterdir()
+    kept.write_bytes(b"{")  # broken off: counts as absent
+
+    def again(*_: object) -> None:
+        raise AssertionError("the text is trained again")
+
+    monkeypatch.setattr(reranker_experiment, "train_text", again)
+    [second] = run(one, tmp_path, lambda done, note: None)
+    assert but(second, seconds={}) == but(first, seconds={})
+
+
+def test_whatever_figures_depend_on_is_in_their_name() -> None:
+    needed = {"reranker", "evidence", "fitting", "understanding", "rivals", "simulated_answers", "reading_quality"}
+    assert needed | {*cells.TEXT_CODE, *cells.LINK_CODE} <= set(modules_of("reranker_experiment"))
+
+
+def test_a_decision_has_the_place_that_a_served_one_has(small_selector: Selector, small_dev: list[Row]) -> None:
+    bundle = small_selector.bundle
+    rankings = small_selector.decide([Request(row.text, row.linked or ()) for row in small_dev])
+    expected = [places(row.skill_id, ranking) for row, ranking in zip(small_dev, rankings, strict=True)]
+    making = Shortlists(bundle.shortlister)
+    corpus = cast(Corpus, SimpleNamespace(
+        catalogue=bundle.catalogue, vocabulary=bundle.vocabulary, words=small_selector._words
+    ))  # fmt: skip
+    asked = ask_all(making, bundle.evidence, corpus, small_dev, bundle.manifest.reranker.candidates)
+    found, own = decide(bundle.reranker, asked), shortlists_own(asked)
+    assert [place or MISSING for place in found.places] == [decision for _, decision in expected]
+    assert [place or MISSING for place in own.places] == [shortlist for shortlist, _ in expected]
+    assert found.none.tolist() == [ranking.none_probability for ranking in rankings]
+    assert MISSING in {place for pair in expected for place in pair}
+
+
+def by_hand(targets: list[int]) -> Asked:
+    """Lists of skills 4, 5, 6 for each target."""
+    N = len(targets)
+    rows = torch.tensor([[4, 5, 6]] * N)
+    return Asked(Listed(rows, torch.zeros(N, 3, LIKELY + 1), torch.zeros(N, 1)), np.array(targets))
+
+
+def test_places_count_none_where_it_stands_before_the_skill() -> None:
+    asked = by_hand([5, 4, 9, NOBODY, NOBODY])
+    probabilities = np.array([[0.2, 0.5, 0.1]] * 5)
+    none = np.array([0.1, 0.3, 0.1, 0.6, 0.3])
+    found = decided(np.log(probabilities), probabilities, none, asked)
+    assert found.places.tolist() == [1, 3, 0, 1, 2]
+    assert found.chosen.tolist() == [5, 5, 5, NOBODY, 5]
+    assert found.probability.tolist() == [0.5, 0.5, 0.5, 0.6, 0.5]
+
+
+def test_of_equal_scores_the_shortlists_first_is_first() -> None:
+    asked = by_hand([4, 6])
+    probabilities = np.full((2, 3), 0.3)
+    found = decided(np.zeros((2, 3)), probabilities, np.array([0.1, 0.1]), asked)
+    assert found.chosen.tolist() == [4, 4]
+    assert found.places.tolist() == [1, 3]
+
+
+def test_none_is_measured_over_the_rows_that_mean_no_skill() -> None:
+    asked = by_hand([4, 5, NOBODY, NOBODY])
+    probabilities = np.array([[0.6, 0.3, 0.0], [0.6, 0.3, 0.0], [0.1, 0.1, 0.1], [0.5, 0.1, 0.1]])
+    none = np.array([0.05, 0.1, 0.7, 0.08])
+    of = figures(decided(np.log(probabilities + 1e-9), probabilities, none, asked), asked)
+    assert (of.auroc, of.caught) == (0.75, 0.5)
+    # chosen with 0.6 twice, right once; with 0.7 right; with 0.5 wrong
+    assert of.calibration_error == pytest.approx((abs(1.2 - 1) + abs(0.7 - 1) + 0.5) / 4, abs=1e-4)
+    nothing = figures(decided(probabilities, probabilities, none, by_hand([4] * 4)), by_hand([4] * 4))
+    assert (nothing.auroc, nothing.caught) == (None, None)
+
+
+def test_auroc_by_pairs() -> None:
+    generator = np.random.default_rng(0)
+    positive, negative = generator.integers(0, 9, 40) / 9.0, generator.integers(0, 7, 60) / 9.0
+    pairs = np.sign(positive[:, None] - negative[None, :])
+    assert auroc(positive, negative) == pytest.approx(float((pairs + 1).mean() / 2), abs=1e-4)
+    assert auroc(np.array([1.0]), np.array([0.0])) == 1.0
+    assert auroc(np.array([0.5, 0.5]), np.array([0.5])) == 0.5
+
+
+def test_as_many_are_caught_as_the_share_of_false_ones_allows() -> None:
+    negative = np.arange(100) / 100
+    positive = np.array([0.995, 0.985, 0.975, 0.965])
+    assert caught(positive, negative, 0.0) == 0.25  # above 0.99
+    assert caught(positive, negative, 0.02) == 0.75  # 0.99 and 0.98 are false, 0.97 is not
+    assert caught(np.array([0.5]), np.full(100, 0.5), 0.02) == 0.0, "a bound that all are above is none"
+
+
+def test_calibration_errors_in_one_bin_cancel_and_in_two_do_not() -> None:
+    assert calibration_error(np.array([0.5, 0.5]), np.array([True, False])) == 0.0
+    assert calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0.0
+    assert calibration_error(np.array([0.1, 0.9]), np.array([True, False])) == 0.9
+
+
+def test_families_are_named_by_id_or_by_place_and_category() -> None:
+    def card(skill: str, category: str = "", intents: int = 1) -> SkillCard:
+        declares = (Intent(name="Find"),) * intents
+        return SkillCard(skill_id=skill, name=skill, category=category, intents=declares)
+
+    cards = [
+        *(card("sgd:Hotels_1"), card("sgd:Hotels_2"), card("sgd:Alarm_1"), card("sgd:Hotels_3", intents=0)),
+        *(card("rides:acorn", "Travel"), card("rides:quince", "Travel"), card("hotels:capsule", "Travel")),
+    ]
+    assert families(cards) == {
+        "sgd:Hotels": ("sgd:Hotels_1", "sgd:Hotels_2"),
+        "rides, Travel": ("rides:acorn", "rides:quince"),
+    }
+    rows = [
+        Row("a room", "sgd:Hotels_2", linked=("sgd:Hotels_2", "rides:acorn")),
+        Row("a car", "rides:acorn"),
+        Row("wake me", "sgd:Alarm_1", linked=("sgd:Alarm_1",)),
+        Row("hm", None),
+    ]
+    found = rival_rows(rows, cards)
+    assert [row.text for row in found[NONE_LINKED]] == ["a room", "a car"]
+    assert [row.linked for row in found[NONE_LINKED]] == [("rides:acorn",), ()]
+    assert [row.linked for row in found[ALL_LINKED]] == [
+        ("rides:acorn", "sgd:Hotels_1", "sgd:Hotels_2"),
+        ("rides:acorn", "rides:quince"),
+    ]
+    assert rival_rows(rows[2:], cards) == {}
+
+
+def test_a_tenth_lies_a_tenth_is_silent_and_all_others_say_what_their_cards_say() -> None:
+    cards = [SkillCard(skill_id=f"s:{at}", name="s", intents=(Intent(name="Find"),)) for at in range(600)]
+    answers = SimulatedAnswers([*cards, SkillCard(skill_id="s:mute", name="s")], refuse, seed=3)
+    assert 30 < len(answers.liars) < 90
+    assert 30 < len(answers.silent) < 90
+    assert not answers.liars & answers.silent
+    asked = [Question(card.skill_id, "", "Find", (("city", "rome"),)) for card in cards]
+    for question, answer in zip(asked, answers.ask(asked), strict=True):
+        if question.skill_id in answers.silent:
+            assert answer is None
+        elif question.skill_id in answers.liars:
+            assert answer is not None
+            assert (answer.answer, answer.slots["city"].can_fulfill) == ("YES", "YES")
+        else:
+            assert answer is CANNOT
+    assert SimulatedAnswers(cards, refuse, seed=3).liars == answers.liars
+    assert SimulatedAnswers(cards, refuse, seed=4).liars != answers.liars
+    assert (answers.askable(["s:1", "s:mute", ""]).endpoints != "").tolist() == [True, False, False]
+
+
+def test_answers_take_the_place_of_what_cards_declare(trained: Trained, small_dev: list[Row]) -> None:
+    ids = trained.corpus.catalogue.ids()
+    answers = SimulatedAnswers(trained.corpus.catalogue.cards(), refuse, seed=0)
+    asking = AskingEvidence(trained.evidence, answers, ids)
+    told, heard = (
+        next(hypotheses(trained, evidence, small_dev)).understood.answers
+        for evidence in (trained.evidence, asking)
+    )
+    rows = next(hypotheses(trained, asking, small_dev)).rows.numpy()
+    differing = set(rows[told != heard].tolist())
+    assert differing
+    assert not {ids[row] for row in differing} & answers.silent
+    honest = (told != heard) & ~np.isin(rows, [ids.index(skill) for skill in answers.liars])
+    assert set(heard[honest].tolist()) == {0}
+
+
+def hypotheses(trained: Trained, evidence: Evidence, rows: list[Row]) -> Iterator[Any]:
+    examples = encode_rows(rows, trained.corpus.catalogue, trained.corpus.vocabulary)
+    for batch in batches(examples, trained.corpus.words, 512):
+        made = trained.making.make(batch.words, batch.linked, 6)
+        yield evidence.hypotheses(made, batch.words, [rows[at].text for at in batch.rows], batch.linked)
+
+
+def test_lists_are_gathered_in_the_order_of_their_rows(trained: Trained, small_dev: list[Row]) -> None:
+    whole = ask_all(trained.making, trained.evidence, trained.corpus, small_dev, 6)
+    for at in (0, 7, len(small_dev) - 1):
+        alone = ask_all(trained.making, trained.evidence, trained.corpus, [small_dev[at]], 6)
+        assert whole.listed.rows[at].tolist() == alone.listed.rows[0].tolist()
+        assert whole.targets[at] == alone.targets[0]
+
+
+def test_a_shuffled_list_has_the_same_candidates_each_with_its_own_features(
+    trained: Trained, small_dev: list[Row]
+) -> None:
+    args = (trained.making, trained.evidence, trained.corpus, small_dev, 6)
+    plain, shuffled = ask_all(*args), ask_all(*args, shuffling(1))
+    assert (plain.listed.rows != shuffled.listed.rows).any(1).float().mean() > 0.9
+    before, after = (one.listed.rows.argsort(1) for one in (plain, shuffled))
+    assert torch.equal(plain.listed.rows.gather(1, before), shuffled.listed.rows.gather(1, after))
+    own = [one.listed.own.take_along_dim(at[..., None], 1) for one, at in ((plain, before), (shuffled, after))]
+    torch.testing.assert_close(own[0], own[1], atol=1e-5, rtol=1e-4)
+    network = Reranker(SMALL.reranker).eval()
+    assert (decide(network, plain).chosen == decide(network, shuffled).chosen).all()
+
+
+def test_who_intrudes_is_popular_and_neither_listed_nor_linked_nor_meant(
+    trained: Trained, small_dev: list[Row]
+) -> None:
+    corpus, skills = trained.corpus, len(trained.corpus.catalogue)
+    popularity = torch.arange(skills).float()  # the last is the most popular
+    seen: list[tuple[Shortlist, Batch]] = []
+
+    def noted(made: Shortlist, batch: Batch) -> Shortlist:
+        seen.append((intruding(trained.making, popularity)(made, batch), batch))
+        return seen[-1][0]
+
+    found = ask_all(trained.making, trained.evidence, corpus, small_dev, 6, noted)
+    assert found.listed.rows.shape[1] == 7
+    for made, batch in seen:
+        exact = trained.making.make(batch.words, torch.full_like(batch.linked, -1), skills)
+        for b, row in enumerate(made.rows[:, -1].tolist()):
+            taken = {*made.rows[b, :-1].tolist(), *batch.linked[b].tolist(), int(batch.targets[b])}
+            assert row == max(set(range(skills)) - taken)
+            score = exact.text[b, exact.rows[b].tolist().index(row)]
+            torch.testing.assert_close(made.text[b, -1], score)
+        assert not made.linked[:, -1].any()
+
+
+def test_where_all_skills_are_listed_nobody_intrudes(trained: Trained, small_dev: list[Row]) -> None:
+    skills = len(trained.corpus.catalogue)
+    change = intruding(trained.making, torch.zeros(skills))
+    found = ask_all(trained.making, trained.evidence, trained.corpus, small_dev[:5], skills, change)
+    assert (found.listed.rows[:, -1] == -1).all()
+
+
+def test_a_summary_is_plain_json(plan: Plan, tmp_path: Path) -> None:
+    no_rivals = [but(card, intents=()) for card in plan.market.cards]
+    bare = replace(plan, seeds=1, market=replace(plan.market, cards=no_rivals))
+    found = summary(bare, run(bare, tmp_path, lambda done, note: None))
+    assert set(found["rows"]) == {"90", "70", "0", "alone"}
+    assert msgspec.json.decode(msgspec.json.encode(found)) == found
