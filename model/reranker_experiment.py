@@ -56,7 +56,7 @@ Report = Callable[[float, str], None]  # how many of `Plan.work` are done, and w
 TRAINING = 100.0  # of the work of a seed, and so much a network and a condition:
 FITTING, MEASURING = 3.0, 2.0
 CHANGED_AT = 70  # percent linked, of the rows whose lists are shuffled and intruded upon
-ALL, BARE = "all", "all but CanFulfill"
+ALL, BARE, ASKED = "all", "all but CanFulfill", "all, asked (simulated)"
 
 
 class Variant(Struct, frozen=True, kw_only=True):
@@ -76,13 +76,15 @@ class Variant(Struct, frozen=True, kw_only=True):
 VARIANTS = {
     "text": Variant(told="the shortlister's text score, wording, phrases, cards", groups=("text",)),
     "+ links": Variant(told="and links, with their habits", groups=("text", "links")),
-    "+ intents and slots": Variant(told="and the request read", groups=("text", "links", "intents")),
+    "+ intents, slots": Variant(told="and the request read", groups=("text", "links", "intents")),
     "+ declared": Variant(told="and CanFulfill by the cards", groups=("text", "links", "intents", "fulfilment")),
-    "+ asked": Variant(
-        told="the same, asked: simulated", groups=("text", "links", "intents", "fulfilment"), asked=True
+    "+ asked (simulated)": Variant(
+        told="the same, by answers that are simulated",
+        groups=("text", "links", "intents", "fulfilment"),
+        asked=True,
     ),
     ALL: Variant(told="and statistics, answers by the cards: as shipped"),
-    "all, asked": Variant(told="the same, asked: simulated", asked=True),
+    ASKED: Variant(told="the same, by answers that are simulated", asked=True),
     BARE: Variant(told="what CanFulfill says is not seen", groups=("text", "links", "intents", "statistics")),
     "transformer": Variant(told="all; candidates see each other by a transformer", together="transformer"),
     "bilstm": Variant(told="all; by a BiLSTM over the list", together="bilstm"),

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from model.comparison import Table
-from model.reranker_experiment import ALL, BARE, CHANGED_AT, VARIANTS, Plan, SeedDone
+from model.reranker_experiment import ALL, ASKED, BARE, CHANGED_AT, VARIANTS, Plan, SeedDone
 from model.reranker_measures import SHORTLIST, Figures
 from model.rivals import ALL_LINKED, NONE_LINKED
 from model.simulated_answers import LYING, SILENT
@@ -39,7 +39,7 @@ def summary(plan: Plan, seeds: Sequence[SeedDone]) -> dict[str, Any]:
         "changed_at": CHANGED_AT,
         "systems": {name: _system(name, told, tables, seeds) for name, told in TOLD.items()},
         "can_fulfill_alone": _merged([table.against(ALL, BARE) for table in tables]),
-        "asked_alone": _merged([table.against("all, asked", ALL) for table in tables]),
+        "asked_alone": _merged([table.against(ASKED, ALL) for table in tables]),
         "reading": {name: _mean([seed.reading[name] for seed in seeds]) for name in seeds[0].reading},
         "seconds": [seed.seconds for seed in seeds],
     }

@@ -23,7 +23,7 @@ from model.experiment import Market
 from model.fulfilment import Question
 from model.pipeline import Corpus, gathered, prepare, train_links, train_text
 from model.reranker import LIKELY, Listed, Reranker
-from model.reranker_experiment import ALL, BARE, VARIANTS, Plan, modules_of, planned, run
+from model.reranker_experiment import ALL, ASKED, BARE, VARIANTS, Plan, modules_of, planned, run
 from model.reranker_measures import (
     NOBODY,
     SHORTLIST,
@@ -97,7 +97,7 @@ def test_every_system_is_measured_in_every_condition_and_a_finished_seed_is_kept
                 name: len(rows) for name, rows in plan.conditions.items()
             }
         assert seed.ranks["pointwise"] == seed.ranks[ALL], "equal networks are one"
-        assert seed.ranks["transformer"] != seed.ranks[ALL] != seed.ranks["all, asked"]
+        assert seed.ranks["transformer"] != seed.ranks[ALL] != seed.ranks[ASKED]
         assert seed.shuffled[ALL] == 0.0
         assert 0 < seed.reading["intent"] <= 1
     assert seeds[0] != seeds[1]

@@ -17,10 +17,9 @@ from topics.folders import home_dir
 from workers import console
 from workers.sandbox import declared
 
-CONDITIONS = (*(str(share) for share in SHARES), ALONE)
 HEADS = {
     **{str(share): f"{share} % linked" for share in SHARES},
-    **dict(zip((ALONE, *RIVALS), ("no links", "rivals: none", "rivals: all linked"), strict=True)),
+    **dict(zip((ALONE, *RIVALS), ("no links", "rivals: none", "rivals: all"), strict=True)),
 }
 
 
@@ -69,55 +68,48 @@ def command(data: Path | None, quick: bool, seeds: int | None, out: Path | None,
 def _show(found: dict[str, Any]) -> None:
     systems: dict[str, Any] = found["systems"]
     conditions = list(found["rows"])
-    rivals = [one for one in RIVALS if one in conditions]
-    heads = [HEADS[one] for one in conditions]
+    heads = ("system", *(HEADS[one] for one in conditions))
     first = [(name, *(_measure(one, c, "top1") for c in conditions)) for name, one in systems.items()]
-    console.print_table("top-1 (95 % interval)", ("system", *heads), first)
-    fewer = [(name, *_fewer(one["against_shortlist"], conditions)) for name, one in _beside(systems)]
-    console.print_table(
-        "errors of the first choice, in % fewer than the shortlist's (paired 95 % interval)",
-        ("system", *heads),
-        fewer,
-    )
-    deeper = [
-        (name, *(_mean(one, c, m) for m in ("top3", "mrr") for c in (*CONDITIONS, *rivals)))
-        for name, one in systems.items()
+    console.print_table("top-1 in % (95 % interval)", heads, first)
+    fewer = [
+        (name, *_fewer(one["against_shortlist"], conditions)) for name, one in systems.items() if name != SHORTLIST
     ]
-    short = [HEADS[c] for c in (*CONDITIONS, *rivals)]
-    console.print_table("top-3, then mrr", ("system", *short, *short), deeper)
-    console.print_table(
-        f"none, over {found['rows_none']} rows that no skill should answer; calibration; changed decisions",
-        (
-            *("system", "AUROC at 70", "no links", "caught at 70", "no links", "ECE at 90", "70", "0", "no links"),
-            *(f"ECE {HEADS[c]}" for c in rivals),
-            *("shuffled", "one more"),
-        ),
-        [(name, *_figures(one, rivals)) for name, one in systems.items()],
-    )
+    title = "errors of the first choice, in % fewer than the shortlist's (paired 95 % interval)"
+    console.print_table(title, heads, fewer)
+    for measure, told in (("top3", "top-3"), ("mrr", "mean reciprocal rank")):
+        rows = [(name, *(_mean(one, c, measure) for c in conditions)) for name, one in systems.items()]
+        console.print_table(told, heads, rows)
+    title = f"none, over {found['rows_none']} rows that no skill should answer; share caught at 2 % false ones"
+    columns = ("system", "AUROC at 70", "no links", "caught at 70", "no links", "shuffled", "one more")
+    console.print_table(title, columns, [(name, *_none(one)) for name, one in systems.items()])
+    errors = [
+        (name, *(one["figures"][c]["calibration_error"] for c in conditions)) for name, one in systems.items()
+    ]
+    console.print_table("calibration error of the decision's probability (ECE, 15 bins)", heads, errors)
     _show_alone(found, conditions)
 
 
 def _show_alone(found: dict[str, Any], conditions: list[str]) -> None:
     rows = [
-        ("CanFulfill by the cards", *_fewer(found["can_fulfill_alone"], conditions)),
-        ("asked (simulated) instead", *_fewer(found["asked_alone"], conditions)),
+        ("CanFulfill by cards", *_fewer(found["can_fulfill_alone"], conditions)),
+        ("asked: simulated", *_fewer(found["asked_alone"], conditions)),
     ]
     title = "that part alone: errors of the first choice, in % fewer with it than without (paired 95 % interval)"
     console.print_table(title, ("part", *(HEADS[one] for one in conditions)), rows)
     reading = {name: value for name, value in found["reading"].items() if not name.endswith("_count")}
+    console.out.print(
+        "shuffled, one more: the share of decisions at 70 % linked that change in another order, or with one more "
+        "candidate, which is popular and does not fit"
+    )
     console.out.print(f"reading on the sample's templates: {console.figures(reading, 2)}")
     rows_told = ", ".join(f"{HEADS[name]} {count:,}" for name, count in found["rows"].items())
     console.out.print(f"rows: {rows_told}; {found['seeds']} seeds; links: {found['links']}")
     console.out.print(f"answers of skills that are asked are {found['answers']}")
 
 
-def _beside(systems: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [(name, one) for name, one in systems.items() if name != SHORTLIST]
-
-
 def _measure(one: dict[str, Any], condition: str, measure: str) -> str:
-    mean, low, high = (one["measures"][condition][measure][field] for field in ("mean", "low", "high"))
-    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+    mean, low, high = (100 * one["measures"][condition][measure][field] for field in ("mean", "low", "high"))
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _mean(one: dict[str, Any], condition: str, measure: str) -> float:
@@ -136,10 +128,9 @@ def _percentages(one: dict[str, float] | None) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def _figures(one: dict[str, Any], rivals: list[str]) -> list[float | str | None]:
+def _none(one: dict[str, Any]) -> list[float | str | None]:
     of = one["figures"]
     return [
         *(of[condition][name] for name in ("auroc", "caught") for condition in ("70", ALONE)),
-        *(of[condition]["calibration_error"] for condition in (*CONDITIONS, *rivals)),
         *(f"{100 * one[name]:.2f} %" for name in ("shuffled", "intruded")),
     ]
