@@ -1,10 +1,11 @@
 """The reranker's experiment: what is measured, on which rows, and that a finished seed is not computed again."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -23,11 +24,13 @@ from model.experiment import Market
 from model.fulfilment import Question
 from model.pipeline import Corpus, gathered, prepare, train_links, train_text
 from model.reranker import LIKELY, Listed, Reranker
-from model.reranker_experiment import ALL, ASKED, BARE, VARIANTS, Plan, modules_of, planned, run
+from model.reranker_experiment import ALL, ASKED, BARE, VARIANTS, Plan, SeedDone, modules_of, planned, run
 from model.reranker_measures import (
     NOBODY,
     SHORTLIST,
     Asked,
+    Deciding,
+    Figures,
     ask_all,
     auroc,
     calibration_error,
@@ -81,16 +84,30 @@ def trained(small_cards: list[SkillCard], small_rows: list[Row]) -> Trained:
     return Trained(corpus=corpus, making=making, evidence=gathered(corpus, making, statistics, SMALL)[1])
 
 
-def test_every_system_is_measured_in_every_condition_and_a_finished_seed_is_kept(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[float] = []
-    seeds = run(plan, tmp_path, lambda done, note: steps.append(done))
-    assert steps == sorted(steps)
-    assert steps[-1] == plan.work
+class Done(NamedTuple):
+    """A finished experiment, and how far it said to be, step by step."""
+
+    seeds: list[SeedDone]
+    folder: Path
+    steps: list[float]
+
+
+@pytest.fixture(scope="module")
+def done(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    folder, steps = tmp_path_factory.mktemp("experiment"), list[float]()
+    return Done(run(plan, folder, lambda at, note: steps.append(at)), folder, steps)
+
+
+def silently(at: float, note: str) -> None:
+    """Reports nothing."""
+
+
+def test_every_system_is_measured_in_every_condition(plan: Plan, done: Done) -> None:
+    assert done.steps == sorted(done.steps)
+    assert done.steps[-1] == plan.work
     assert set(plan.conditions) == {"90", "70", "0", "alone", NONE_LINKED, ALL_LINKED}
-    assert len(seeds) == 2
-    for seed in seeds:
+    assert len(done.seeds) == 2
+    for seed in done.seeds:
         assert set(seed.ranks) == {SHORTLIST, *VARIANTS}
         for ranks in seed.ranks.values():
             assert {name: len(of) for name, of in ranks.items()} == {
@@ -100,37 +117,65 @@ def test_every_system_is_measured_in_every_condition_and_a_finished_seed_is_kept
         assert seed.ranks["transformer"] != seed.ranks[ALL] != seed.ranks[ASKED]
         assert seed.shuffled[ALL] == 0.0
         assert 0 < seed.reading["intent"] <= 1
-    assert seeds[0] != seeds[1]
-    found = summary(plan, seeds)
-    top1 = np.mean([[place == 1 for place in seed.ranks[ALL]["0"]] for seed in seeds])
+    assert done.seeds[0] != done.seeds[1]
+
+
+def test_a_summary_has_means_over_seeds_and_paired_differences(plan: Plan, done: Done) -> None:
+    found = summary(plan, done.seeds)
+    top1 = np.mean([[place == 1 for place in seed.ranks[ALL]["0"]] for seed in done.seeds])
     assert found["systems"][ALL]["measures"]["0"]["top1"]["mean"] == round(float(top1), 4)
     saved = found["can_fulfill_alone"][NONE_LINKED]["top1"]["points"]["mean"]
     means = [found["systems"][name]["measures"][NONE_LINKED]["top1"]["mean"] for name in (ALL, BARE)]
     assert saved == pytest.approx(means[0] - means[1], abs=2e-4)
+    errors = [seed.figures[ALL]["70"].calibration_error for seed in done.seeds]
+    assert found["systems"][ALL]["figures"]["70"]["calibration_error"] == pytest.approx(np.mean(errors), abs=1e-5)
+    assert msgspec.json.decode(msgspec.json.encode(found)) == found
 
+
+def test_a_market_without_families_has_no_rivals(plan: Plan, done: Done) -> None:
+    cards = [but(card, intents=()) for card in plan.market.cards]
+    bare = replace(plan, market=replace(plan.market, cards=cards))
+    found = summary(bare, [but(seed, figures=_without_rivals(seed.figures)) for seed in done.seeds])
+    assert set(found["rows"]) == {"90", "70", "0", "alone"}
+    assert set(found["systems"][ALL]["measures"]) == set(found["can_fulfill_alone"]) == set(found["rows"])
+
+
+def _without_rivals(figures: dict[str, dict[str, Figures]]) -> dict[str, dict[str, Figures]]:
+    return {
+        name: {condition: one for condition, one in of.items() if condition not in (NONE_LINKED, ALL_LINKED)}
+        for name, of in figures.items()
+    }
+
+
+def test_a_finished_seed_is_kept_and_another_recipe_is_another(
+    plan: Plan, done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def again(*_: object) -> None:
         raise AssertionError("what is there is computed again")
 
     monkeypatch.setattr(reranker_experiment, "prepare", again)
-    assert run(plan, tmp_path, lambda done, note: None) == seeds
-    with pytest.raises(AssertionError, match="computed again"):
-        run(replace(plan, recipe=but(SMALL, held_out=0.2)), tmp_path, lambda done, note: None)
+    assert run(plan, done.folder, silently) == done.seeds
+    others = [but(SMALL, held_out=0.2), but(SMALL, fitting=but(SMALL.fitting, rate=1e-3))]
+    for other in others:
+        with pytest.raises(AssertionError, match="computed again"):
+            run(replace(plan, recipe=other), done.folder, silently)
 
 
 def test_a_text_model_that_is_there_gives_the_same_seed(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = replace(plan, seeds=1)
-    [first] = run(one, tmp_path, lambda done, note: None)
-    [kept] = (tmp_path / "seeds").iterdir()
-    kept.write_bytes(b"{")  # broken off: counts as absent
-
     def again(*_: object) -> None:
         raise AssertionError("the text is trained again")
 
     monkeypatch.setattr(reranker_experiment, "train_text", again)
-    [second] = run(one, tmp_path, lambda done, note: None)
-    assert but(second, seconds={}) == but(first, seconds={})
+    shutil.copytree(done.folder / "texts", tmp_path / "texts")
+    [first] = run(replace(plan, seeds=1), tmp_path, silently)
+    assert but(first, seconds={}) == but(done.seeds[0], seconds={})
+    [kept] = (tmp_path / "seeds").iterdir()
+    kept.write_bytes(b"{")  # broken off: counts as absent
+    monkeypatch.setattr(reranker_experiment, "prepare", again)
+    with pytest.raises(AssertionError, match="trained again"):
+        run(replace(plan, seeds=1), tmp_path, silently)
 
 
 def test_whatever_figures_depend_on_is_in_their_name() -> None:
@@ -331,16 +376,25 @@ def test_who_intrudes_is_popular_and_neither_listed_nor_linked_nor_meant(
         assert not made.linked[:, -1].any()
 
 
+def test_a_change_of_lists_is_told_by_the_share_of_other_decisions(trained: Trained, small_dev: list[Row]) -> None:
+    networks = {ALL: (Reranker(SMALL.reranker).eval(), False)}
+    measured = Deciding(trained.corpus, trained.making, {False: trained.evidence}, networks)
+    measured.take("70", small_dev)
+    assert measured.shares_changed("70", small_dev, lambda: lambda made, _: made) == {SHORTLIST: 0.0, ALL: 0.0}
+
+    def best_gone(made: Shortlist, batch: Batch) -> Shortlist:
+        names = ("rows", "scores", "text", "linked", "attention")
+        return replace(made, **{name: getattr(made, name)[:, 1:] for name in names})
+
+    shares = measured.shares_changed("70", small_dev, lambda: best_gone)
+    silent = decide(networks[ALL][0], ask_all(trained.making, trained.evidence, trained.corpus, small_dev, 6))
+    assert shares[ALL] >= 0.5
+    assert shares[ALL] <= 1 - (silent.chosen == NOBODY).mean()
+    assert list(measured.ranks) == [SHORTLIST, ALL]
+
+
 def test_where_all_skills_are_listed_nobody_intrudes(trained: Trained, small_dev: list[Row]) -> None:
     skills = len(trained.corpus.catalogue)
     change = intruding(trained.making, torch.zeros(skills))
     found = ask_all(trained.making, trained.evidence, trained.corpus, small_dev[:5], skills, change)
     assert (found.listed.rows[:, -1] == -1).all()
-
-
-def test_a_summary_is_plain_json(plan: Plan, tmp_path: Path) -> None:
-    no_rivals = [but(card, intents=()) for card in plan.market.cards]
-    bare = replace(plan, seeds=1, market=replace(plan.market, cards=no_rivals))
-    found = summary(bare, run(bare, tmp_path, lambda done, note: None))
-    assert set(found["rows"]) == {"90", "70", "0", "alone"}
-    assert msgspec.json.decode(msgspec.json.encode(found)) == found
