@@ -3,7 +3,7 @@
 Axes: N rows, B batch, C candidates, L linked (padded).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,10 @@ class FittingSettings(Struct, frozen=True, kw_only=True):
     """How the reranker is fitted.
 
     Each held-out row is a list in several worlds: with its own linked skills, with those of some other row in
-    `random_links` of the rows, without the one that was meant (weighed by `unlinked`), and with none at all (by
-    `alone`): a link is evidence and never a command.
+    `random_links` of the rows, and with none at all (weighed by `alone`): a link is evidence and never a command.
+    Where a row means a skill of a family of rivals (`model.rivals`), also with none and with all of the family linked
+    (by `rivals`): then nothing but the request tells which is meant. Where skills joined after the training, by their
+    cards (by `newcomers`): `model.newcomers`.
 
     `rare`: a row of a skill that the shortlister was taught k rows of counts 1 + rare / k times. Phrases of a rare
     skill are few because somebody wrote few, not because few ask for it. A skill of which no row was taught counts
@@ -34,14 +36,15 @@ class FittingSettings(Struct, frozen=True, kw_only=True):
 
     seed: int = 0
     random_links: float = 0.25
-    unlinked: float = 0.0
-    alone: float = 0.5
-    rare: float = 8.0
+    alone: float = 0.35
+    rivals: float = 4.0
+    newcomers: float = 0.3
+    rare: float = 11.0
     none: float = 8.0
     epochs: int = 6
     batch: int = 256
     rate: float = 3e-3
-    weight_decay: float = 0.2
+    weight_decay: float = 0.5
     folds: int = 3  # of the held-out rows, each judged by the others to find the temperature
 
 
@@ -52,6 +55,13 @@ class Taught:
     listed: Listed
     right: Tensor  # (N,)
     weights: Tensor  # (N,)
+    rows: Tensor  # (N,) which held-out row each is a list of
+
+
+def joined(parts: Sequence[Taught]) -> Taught:
+    """All of them, one after the other."""
+    tensors = (torch.cat([getattr(part, name) for part in parts]) for name in ("right", "weights", "rows"))
+    return Taught(pack([part.listed for part in parts]), *tensors)
 
 
 def taught(
@@ -61,34 +71,56 @@ def taught(
     texts: Sequence[str],
     examples: Examples,
     known: NDArray[np.int64],
+    rivals: Mapping[int, tuple[int, ...]],
     count: int,
     settings: FittingSettings,
 ) -> Taught:
-    """The held-out rows in each world, one after the other, N rows a world.
+    """The held-out rows in each world, one world after the other.
 
-    `known` (S,): how many rows of each skill the shortlister was taught.
+    `known` (S,): how many rows of each skill the shortlister was taught. `rivals`: of a skill that belongs to a
+    family, the family.
     """
     base = _weights(examples, known, settings)  # (N,)
-    parts = [
-        (_listed(making, evidence, words, texts, examples, linked, count), share)
-        for linked, share in _worlds(examples, settings)
-    ]
-    listed = pack([found for (found, _), _ in parts])
-    right = torch.cat([right for (_, right), _ in parts])
-    return Taught(listed, right, torch.cat([base * share for _, share in parts]))
+    parts = []
+    for rows, linked, share in _worlds(examples, rivals, settings):
+        found, right = listed(
+            making, evidence, words, [texts[row] for row in rows], examples.take(rows), linked, count
+        )
+        at = torch.from_numpy(rows)
+        parts.append(Taught(found, right, base[at] * share, at))
+    return joined(parts)
 
 
-def _worlds(examples: Examples, settings: FittingSettings) -> list[tuple[NDArray[np.int64], float]]:
-    """Linked sets (N, L), and what rows with these count."""
-    own = examples.linked
-    meant = own == examples.targets[:, None]
-    found = [
-        (random_links(examples, 0.0, np.random.default_rng(settings.seed)), 1.0),
-        (random_links(examples, settings.random_links, np.random.default_rng(settings.seed)), 1.0),
-        (np.where(meant, -1, own), settings.unlinked),
-        (np.full_like(own, -1), settings.alone),
+World = tuple[NDArray[np.int64], NDArray[np.int64], float]  # rows (W,), their linked sets (W, L), what they count
+
+
+def _worlds(examples: Examples, rivals: Mapping[int, tuple[int, ...]], settings: FittingSettings) -> list[World]:
+    every = np.arange(len(examples))
+    found: list[World] = [
+        (every, random_links(examples, 0.0, np.random.default_rng(settings.seed)), 1.0),
+        (every, random_links(examples, settings.random_links, np.random.default_rng(settings.seed)), 1.0),
+        (every, np.full_like(examples.linked, -1), settings.alone),
     ]
-    return [(linked, share) for linked, share in found if share > 0]
+    of_families = np.asarray([at for at in every if int(examples.targets[at]) in rivals], dtype=np.int64)
+    if len(of_families):
+        for all_linked in (False, True):
+            found.append((of_families, _family_links(examples, of_families, rivals, all_linked), settings.rivals))
+    return [world for world in found if world[2] > 0]
+
+
+def _family_links(
+    examples: Examples, rows: NDArray[np.int64], rivals: Mapping[int, tuple[int, ...]], all_linked: bool
+) -> NDArray[np.int64]:
+    """The linked sets of `rows` (W,) with none or all of the meant skill's family, (W, L)."""
+    sets = []
+    for row in rows:
+        family = rivals[int(examples.targets[row])]
+        others = [skill for skill in examples.linked[row].tolist() if skill >= 0 and skill not in family]
+        sets.append(sorted([*others, *(family if all_linked else ())]))
+    found = np.full((len(sets), max(1, max(map(len, sets)))), -1, dtype=np.int64)
+    for at, one in enumerate(sets):
+        found[at, : len(one)] = one
+    return found
 
 
 def _weights(examples: Examples, known: NDArray[np.int64], settings: FittingSettings) -> Tensor:
@@ -103,7 +135,7 @@ def _weights(examples: Examples, known: NDArray[np.int64], settings: FittingSett
 
 
 @torch.no_grad()
-def _listed(
+def listed(
     making: Shortlists,
     evidence: Evidence,
     words: WordBatches,
@@ -134,12 +166,12 @@ def fit_reranker(found: Taught, shape: RerankerSettings, settings: FittingSettin
     every = torch.arange(len(found.right))
     network = _fitted(found, every, shape, settings)
     folds = min(settings.folds, rows)
-    if folds < 2:
-        return network  # nothing is left to judge it by
+    if folds < 2:  # nobody is left to judge by
+        return network
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(settings.seed))
-    fold = torch.empty(rows, dtype=torch.long)
-    fold[order] = torch.arange(rows) % folds
-    fold = fold.repeat(len(found.right) // rows)  # (N,): a row is in one fold in all of its worlds
+    fold_of = torch.empty(rows, dtype=torch.long)
+    fold_of[order] = torch.arange(rows) % folds
+    fold = fold_of[found.rows]  # (N,): a row is in one fold in all of its worlds
     logits = torch.zeros(len(found.right), found.listed.rows.shape[1] + 2)
     for k in range(folds):
         logits[fold == k] = _logits(_fitted(found, every[fold != k], shape, settings), found, every[fold == k])

@@ -66,6 +66,7 @@ OWN_FEATURES = tuple(name for names in FEATURES_OF.values() for name in names)
 WIDTH = len(OWN_FEATURES)
 LIKELY = OWN_FEATURES.index("log_probability")
 POSTERIOR = OWN_FEATURES.index("posterior")
+DECLARES = OWN_FEATURES.index("declares_intents")
 NONE_AT_FIRST = {
     "none_log_probability": (0.3, 0.0),
     "text_none_log_probability": (0.7, 0.0),
@@ -76,6 +77,7 @@ NONE_AT_FIRST = {
 """Weights that `none` starts from, and what is usual: rows that no skill should answer are too few to learn five
 weights from. What is asked for in words that no phrase is near to is for nobody. Chosen on dev."""
 NONE, ELSEWHERE = -2, -1  # the two last outcomes: no skill should answer; the right one is not on the list
+LITTLE = 1e-3  # a feature that varies less is not spread: what it once is in serving would be far outside
 ABSENT = -1e4  # logit of a place without a skill
 
 
@@ -104,7 +106,7 @@ class RerankerSettings(Struct, frozen=True, kw_only=True):
     """
 
     candidates: int = 20
-    width: int = 16
+    width: int = 8
     heads: int = 2
     layers: int = 1
     dropout: float = 0.1
@@ -140,7 +142,8 @@ class Reranker(nn.Module):
 
         logit = trust · (log p, posterior) + Σ_g f_g(group g) + t(all, beside the others)
 
-    A sum of parts, so that a decision can say what each part was. It starts as the mean of the shortlister's
+    Every feature counts once for all skills and once more, apart, for those that declare intents: among these, which
+    share requests, it is worth something else. A sum of parts, so that a decision can say what each part was. It starts as the mean of the shortlister's
     own answer and the posterior, and has no positions: every order of the list has the same answer. `none` and
     `elsewhere` are weighed by features of the whole list.
     """
@@ -149,12 +152,13 @@ class Reranker(nn.Module):
         super().__init__()
         H = settings.width
         self.settings = settings
-        self.parts = nn.ModuleDict({group: _part(len(FEATURES_OF[group]), H) for group in settings.groups})
-        self.own = nn.Linear(WIDTH, H)
+        self.parts = nn.ModuleDict({group: _part(2 * len(FEATURES_OF[group]), H) for group in settings.groups})
+        self.own = nn.Linear(2 * WIDTH, H)
         self.lists = nn.Linear(len(LIST_FEATURES), H)
         self.together = _together(settings)
         self.out = nn.Linear(H, 1, bias=False)
         self.trust = nn.Parameter(torch.tensor([0.5, 0.5] if "links" in settings.groups else [1.0, 0.0]))
+        self.trust_apart = nn.Parameter(torch.zeros(2))
         self.trusted = torch.tensor([1.0, float("links" in settings.groups)])  # log p, posterior
         self.outside = nn.Linear(len(LIST_FEATURES), 2)  # none, elsewhere
         self.seen, self.lists_seen = _masks(settings)
@@ -186,21 +190,25 @@ class Reranker(nn.Module):
         there = found.own[found.rows >= 0]  # (candidates, X)
         for name, values in (("own", there), ("lists", found.lists)):
             getattr(self, f"{name}_mean").copy_(values.mean(0))
-            getattr(self, f"{name}_spread").copy_(values.std(0).clamp(min=1e-3))
+            spread = values.std(0, correction=0)
+            getattr(self, f"{name}_spread").copy_(torch.where(spread > LITTLE, spread, 1.0))
 
     def contributions(self, found: Listed) -> Tensor:
         """What each of `GROUPS` adds to each candidate's logit, (B, C, G), before the temperature."""
         own = (found.own - self.own_mean) / self.own_spread * self.seen  # (B, C, X)
         lists = (found.lists - self.lists_mean) / self.lists_spread * self.lists_seen  # (B, Y)
-        trust = self.trust * self.trusted
+        declares = (found.own[..., DECLARES] * self.seen[DECLARES])[..., None]  # (B, C, 1)
+        apart = own * declares  # (B, C, X)
         added = torch.zeros(*found.rows.shape, len(GROUPS))  # (B, C, G)
         for group, part in self.parts.items():
-            added[..., GROUPS.index(group)] = part(own[..., COLUMNS[group]]).squeeze(-1)  # type: ignore[arg-type]
-        x = self.own(own) + self.lists(lists)[:, None, :]  # (B, C, H)
+            both = torch.cat([own[..., COLUMNS[group]], apart[..., COLUMNS[group]]], dim=-1)  # type: ignore[index]
+            added[..., GROUPS.index(group)] = part(both).squeeze(-1)  # type: ignore[arg-type]
+        x = self.own(torch.cat([own, apart], dim=-1)) + self.lists(lists)[:, None, :]  # (B, C, H)
         added[..., -1] = self.out(self._beside(x, found)).squeeze(-1)
-        added[..., GROUPS.index("text")] += trust.sum() * found.own[..., 0]
+        trust = (self.trust + declares * self.trust_apart) * self.trusted  # (B, C, 2)
+        added[..., GROUPS.index("text")] += trust.sum(-1) * found.own[..., 0]
         gained = found.own[..., [LIKELY, POSTERIOR]] - found.own[..., :1]  # (B, C, 2) what links add to the text
-        added[..., GROUPS.index("links")] += gained @ trust
+        added[..., GROUPS.index("links")] += (gained * trust).sum(-1)
         return added
 
     def _beside(self, x: Tensor, found: Listed) -> Tensor:
