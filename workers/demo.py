@@ -31,6 +31,7 @@ from workers.children import Child
 from workers.crowd import Plan, Summary
 from workers.crowd import steps as crowd_steps
 from workers.customers import simulate
+from workers.demo_asking import AskedSkills, asked_stretch
 from workers.findings import Check, Findings
 from workers.fold_store import read_statistics
 from workers.portions import Portions, divide
@@ -41,6 +42,8 @@ from workers.tally import Report
 from workers.trainer import CycleOptions, CycleResult, run_cycle
 
 log = logging.getLogger("namefree.demo")
+ASKED_ROWS = 2_000  # of the last stretch
+ASKED_RATE = 100.0  # a second: what a router can ask about; each has several questions
 PATIENCE_S = 120.0  # for a worker to do what it must: many times what it takes on two busy cores
 
 
@@ -68,6 +71,7 @@ class Loop:
     options: DemoOptions
     cards: list[SkillCard]
     portions: Portions
+    asked_skills: AskedSkills
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -117,6 +121,9 @@ def run_demo(settings: Settings, options: DemoOptions) -> Findings:
             asked_again = _ask(loop, "second", loop.portions.second, half)
         _wait(lambda: _folded(settings, asked, asked_again), "every outcome to be folded", workers)
         checks = [*_checks(loop, asked, asked_again), _same_process(router)]
+    if loop.asked_skills.faults:
+        with loop.stage("skills asked"):
+            checks.append(_skills_asked(loop, half))
     selectors = (Selector.load(Path(first.bundle)), Selector.load(Path(serving.bundle)))
     with loop.stage("replay"):
         replayed = _replay(loop, selectors, stretch)
@@ -144,7 +151,9 @@ def run_demo(settings: Settings, options: DemoOptions) -> Findings:
 def _prepare(settings: Settings, options: DemoOptions) -> Loop:
     """Divides the rows and writes the corpus of the first release as a data folder."""
     rows = [*read_rows(split_path(options.data, "train")), *read_rows(split_path(options.data, "dev"))]
-    loop = Loop(settings, options, read_skills(options.data), divide(rows, options.max_rows, options.seed))
+    cards = read_skills(options.data)
+    asked = AskedSkills.among(cards, options.seed)
+    loop = Loop(settings, options, asked.on_cards(cards), divide(rows, options.max_rows, options.seed), asked)
     loop.corpus.mkdir(parents=True, exist_ok=True)
     _write_lines(loop.corpus / "skills.jsonl", loop.cards)
     _write_lines(loop.corpus / "utterances.train.jsonl", loop.portions.corpus)
@@ -176,8 +185,19 @@ def _first_release(loop: Loop) -> Release:
 
 def _ask(loop: Loop, name: str, rows: Sequence[Row], rate: float | None = None) -> Summary:
     plan = Plan(run=f"{name}-{int(time.time())}", seed=loop.options.seed, rate=rate, patience_s=PATIENCE_S)
-    with console.progress(f"customers, {name} release", crowd_steps(rows, plan)) as advance:
+    with console.progress(f"customers, {name} stretch", crowd_steps(rows, plan)) as advance:
         return simulate(loop.settings, rows, plan, advance)
+
+
+def _skills_asked(loop: Loop, rate: float) -> Check:
+    rows = loop.portions.second[:ASKED_ROWS]
+    return asked_stretch(
+        loop.settings,
+        loop.options.out,
+        loop.asked_skills,
+        customers=lambda: _ask(loop, "asked", rows, min(rate, ASKED_RATE)),
+        wait=lambda router: _wait(router.is_ready, "a router that asks to be ready", (router,)),
+    )
 
 
 def _cycle(loop: Loop) -> CycleResult:

@@ -126,8 +126,7 @@ class Sandbox:
 
     def endpoint(self, skill: str) -> str:
         """Where a skill answers."""
-        scheme = "https" if self.tls else "http"
-        return f"{scheme}://{HOST}:{self.port}/skills/{quote(skill, safe='')}"
+        return address(self.port, skill, "https" if self.tls else "http")
 
     def __enter__(self) -> "Sandbox":
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="sandbox", daemon=True)
@@ -210,6 +209,11 @@ async def _trickle(request: web.Request, answer: bytes) -> web.StreamResponse:
         await response.write(bytes([byte]))
         await asyncio.sleep(TRICKLE_S)
     return response
+
+
+def address(port: int, skill: str, scheme: str = "http") -> str:
+    """Where a skill answers in the sandbox at `port`."""
+    return f"{scheme}://{HOST}:{port}/skills/{quote(skill, safe='')}"
 
 
 def with_endpoints(cards: Iterable[SkillCard], sandbox: Sandbox) -> list[SkillCard]:
