@@ -40,6 +40,7 @@ from topics.errors import BadBundle
 from topics.events import SkillCard
 
 FORMAT = "namefree-bundle/2"
+OLDER = ("namefree-bundle/1",)  # their rerankers looked at other features
 MAX_FILE_BYTES = 4 * 1024**3  # 50,000 skills take 0.1 GB; more than this is no bundle of ours
 FILES = (
     "shortlister.safetensors",
@@ -160,7 +161,8 @@ def read_manifest(folder: Path) -> Manifest:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadBundle(f"{path} is no manifest: {error}") from error
     if manifest.format != FORMAT:
-        raise BadBundle(f"{folder} has format {manifest.format!r}, this version reads {FORMAT!r}: upgrade")
+        remedy = "train it again" if manifest.format in OLDER else "upgrade"
+        raise BadBundle(f"{folder} has format {manifest.format!r}, this version reads {FORMAT!r}: {remedy}")
     if manifest.digest != _digest(manifest):
         raise BadBundle(f"{path} does not have its own digest: it was changed by hand or damaged")
     return manifest

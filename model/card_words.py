@@ -1,7 +1,7 @@
 """Words of cards, word by word beside those of a request: `energy` beside a card that says `nutrient`.
 
-A card's bag is one vector, in which the one word that matters is a sixteenth. Here each word of a request looks for
-the nearest among the card's rarest, and the request's weighted mean of these similarities is the card's (late
+A card's bag is one vector, in which the one word that matters is a sixteenth. Here each word of a request looks
+for the nearest among the card's rarest, and the request's weighted mean of these similarities is the card's (late
 interaction, as ColBERT of Khattab and Zaharia, SIGIR 2020, but over static vectors).
 
 Axes: S skills, M words of a card, V vocabulary, E word width, N narrow width, B batch, T words, C candidates.

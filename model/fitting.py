@@ -24,9 +24,9 @@ class FittingSettings(Struct, frozen=True, kw_only=True):
 
     Each held-out row is a list in several worlds: with its own linked skills, with those of some other row in
     `random_links` of the rows, and with none at all (weighed by `alone`): a link is evidence and never a command.
-    Where a row means a skill of a family of rivals (`model.rivals`), also with none and with all of the family linked
-    (by `rivals`): then nothing but the request tells which is meant. Where skills joined after the training, by their
-    cards (by `newcomers`): `model.newcomers`.
+    Where a row means a skill of a family of rivals (`model.rivals`), also with none and with all of the family
+    linked (by `rivals`): then nothing but the request tells which is meant. And where skills joined after the
+    training, by their cards (by `newcomers`): `model.newcomers`.
 
     `rare`: a row of a skill that the shortlister was taught k rows of counts 1 + rare / k times. Phrases of a rare
     skill are few because somebody wrote few, not because few ask for it. A skill of which no row was taught counts
@@ -103,8 +103,8 @@ def _worlds(examples: Examples, rivals: Mapping[int, tuple[int, ...]], settings:
     ]
     of_families = np.asarray([at for at in every if int(examples.targets[at]) in rivals], dtype=np.int64)
     if len(of_families):
-        for all_linked in (False, True):
-            found.append((of_families, _family_links(examples, of_families, rivals, all_linked), settings.rivals))
+        links = (_family_links(examples, of_families, rivals, all_linked) for all_linked in (False, True))
+        found += [(of_families, linked, settings.rivals) for linked in links]
     return [world for world in found if world[2] > 0]
 
 

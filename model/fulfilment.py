@@ -14,7 +14,7 @@ from topics.events import Ability
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whether the skill can fulfil this intent with these slots. `slots`: pairs of name and value as said, by name."""
+    """Whether the skill can fulfil this intent with these slots: pairs of name and value as said, by name."""
 
     skill_id: str
     endpoint: str

@@ -1,9 +1,9 @@
 """A world in which skills have joined after the training, to fit the second network on: what a newcomer's scores
 mean differs from what those of a skill that has learned from requests mean.
 
-A half of the skills that held-out rows mean leave, and come back as strangers: by their cards, with up to three of
-their requests as phrases. The encoder has met their other requests all the same, so that such a newcomer is found a
-little better than a true one.
+A half of the skills that held-out rows mean leave, and come back as strangers: by their cards, with up to three
+of their requests as phrases. The encoder has met their other requests all the same, so that such a newcomer is
+found a little better than a true one.
 
 Axes: N rows, S skills, L linked (padded).
 """
@@ -40,8 +40,8 @@ def with_newcomers(
     examples: Examples,
     seed: int,
 ) -> tuple[Shortlister, Evidence, Examples, NDArray[np.bool_]]:
-    """Copies of model and evidence in which strangers have joined, the rows `examples` as they mean these, and which
-    rows mean a stranger, (N,). `phrases`: requests of skills by their rows."""
+    """Copies of model and evidence in which strangers have joined, the rows `examples` as they mean these, and
+    which rows mean a stranger, (N,). `phrases`: requests of skills by their rows."""
     generator = np.random.default_rng(seed)
     skills = len(catalogue)
     meant = np.unique(examples.targets[examples.targets < skills])

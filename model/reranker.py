@@ -142,10 +142,10 @@ class Reranker(nn.Module):
 
         logit = trust · (log p, posterior) + Σ_g f_g(group g) + t(all, beside the others)
 
-    Every feature counts once for all skills and once more, apart, for those that declare intents: among these, which
-    share requests, it is worth something else. A sum of parts, so that a decision can say what each part was. It starts as the mean of the shortlister's
-    own answer and the posterior, and has no positions: every order of the list has the same answer. `none` and
-    `elsewhere` are weighed by features of the whole list.
+    Every feature counts once for all skills and once more, apart, for those that declare intents: among these,
+    which share requests, it is worth something else. A sum of parts, so that a decision can say what each part
+    was. It starts as the mean of the shortlister's own answer and the posterior, and has no positions: every order
+    of the list has the same answer. `none` and `elsewhere` are weighed by features of the whole list.
     """
 
     def __init__(self, settings: RerankerSettings) -> None:
@@ -279,7 +279,7 @@ def _by_shortlister(found: Listed) -> Tensor:
     return by_row.gather(1, likely.argsort(dim=1, descending=True, stable=True))
 
 
-def intended(found: Hypotheses, targets: Tensor, none_target: int) -> Tensor:
+def intended(found: Listed, targets: Tensor, none_target: int) -> Tensor:
     """Which of the C + 2 outcomes is right, (B,): the candidate, `none`, or `elsewhere`."""
     C = found.rows.shape[1]
     matches = found.rows == targets[:, None]  # (B, C)

@@ -11,7 +11,7 @@ from workers.demo import DemoOptions, run_demo
 def test_a_request_travels_the_whole_loop_and_every_promise_is_kept(
     broker: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """Utterance, decision, outcome, statistics, cycle, release, hot reload, skills asked, replay: on a real broker."""
+    """Utterance, decision, outcome, statistics, cycle, release, reload, skills asked, replay: on a real broker."""
     settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
     options = DemoOptions(
         name="sample", data=SAMPLE_DIR, out=tmp_path, epochs=3, cycle_epochs=2, max_rows=1_500, max_loss=1.0
