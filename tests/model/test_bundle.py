@@ -1,16 +1,22 @@
 """Bundles: whole or refused, with one sentence."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
 
 from model.bundle import FILES, Bundle, read_bundle, read_manifest, write_bundle
 from model.selector import Request, Selector
 from topics.errors import BadBundle
 
+Tensors = dict[str, Tensor]
 REQUESTS = [Request("get me a car", ("rides:acorn",)), Request("will it rain"), Request("zeppelin")]
 
 
@@ -56,6 +62,11 @@ def foreign(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps({"format": "other/9"}))
 
 
+def older(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace("namefree-bundle/2", "namefree-bundle/1"))
+
+
 def rubbish(folder: Path) -> None:
     (folder / "manifest.json").write_bytes(b"\xff\x00")
 
@@ -71,7 +82,8 @@ def empty(folder: Path) -> None:
         (flip, "the bundle is damaged"),
         (lose, "catalogue.jsonl cannot be read"),
         (edit, "does not have its own digest"),
-        (foreign, "has format 'other/9'"),
+        (foreign, "has format 'other/9', this version reads 'namefree-bundle/2': upgrade"),
+        (older, "has format 'namefree-bundle/1', this version reads 'namefree-bundle/2': train it again"),
         (rubbish, "is no manifest"),
         (empty, "holds no bundle"),
     ],
@@ -100,11 +112,98 @@ def test_a_file_of_another_bundle_is_refused_even_under_a_right_digest(
         read_bundle(folder)
 
 
+def too_high(tensors: Tensors) -> None:
+    tensors["exemplars.index"][3, 0] = len(tensors["exemplars.vectors"])
+
+
+def below_none(tensors: Tensors) -> None:
+    tensors["exemplars.index"][3, 0] = -2
+
+
+def narrow(tensors: Tensors) -> None:
+    tensors["exemplars.vectors"] = tensors["exemplars.vectors"][:, 1:].contiguous()
+
+
+def few(tensors: Tensors) -> None:
+    tensors["exemplars.index"] = tensors["exemplars.index"][1:].contiguous()
+
+
+def learned_elsewhere(tensors: Tensors) -> None:
+    tensors["sources"][0] = len(tensors["sources"])
+
+
+def learned_below(tensors: Tensors) -> None:
+    tensors["sources"][0] = -2
+
+
+def fewer_sources(tensors: Tensors) -> None:
+    tensors["sources"] = tensors["sources"][1:].contiguous()
+
+
+def odd(tensors: Tensors) -> None:
+    tensors["wording.weights"] = torch.zeros(3)
+
+
+def no_wording(tensors: Tensors) -> None:
+    del tensors["wording.weights"]
+
+
+def fewer_habits(tensors: Tensors) -> None:
+    tensors["habits.odds"] = tensors["habits.odds"][1:].contiguous()
+
+
+def narrow_network(tensors: Tensors) -> None:
+    tensors["network.own.weight"] = tensors["network.own.weight"][:, 1:].contiguous()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (too_high, "a skill has an exemplar that is not there"),
+        (below_none, "a skill has an exemplar that is not there"),
+        (narrow, "does not fit together"),
+        (few, "does not fit together"),
+        (learned_elsewhere, "a skill has learned from a row that is not there"),
+        (learned_below, "a skill has learned from a row that is not there"),
+        (fewer_sources, "a skill has learned from a row that is not there"),
+        (odd, "3 weights are no power of two"),
+        (no_wording, "wording.weights"),
+        (fewer_habits, "does not fit together"),
+        (narrow_network, "does not fit together"),
+    ],
+)
+def test_what_the_second_network_knows_is_refused_where_it_does_not_fit(
+    damage: Callable[[Tensors], None], says: str, small_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(small_folder, folder)
+    path = folder / "reranker.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    damage(tensors)
+    safetensors.torch.save_file(tensors, path)
+    _sign_again(folder, path.name)
+    with pytest.raises(BadBundle, match=says) as refused:
+        read_bundle(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_all_that_the_second_network_knows_is_read_as_it_was_written(
+    small_bundle: Bundle, small_folder: Path
+) -> None:
+    again = read_bundle(small_folder)
+    for one, other in (
+        (small_bundle.reranker, again.reranker),
+        (small_bundle.evidence.habits, again.evidence.habits),
+        (small_bundle.evidence.learned.exemplars, again.evidence.learned.exemplars),
+    ):
+        theirs = other.state_dict()
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
+    wording = [bundle.evidence.learned.wording.weights for bundle in (small_bundle, again)]
+    assert torch.equal(*wording)
+    assert torch.equal(small_bundle.evidence.sources, again.evidence.sources)
+
+
 def _sign_again(folder: Path, name: str) -> None:
-    import hashlib
-
-    import msgspec
-
     manifest = read_manifest(folder)
     files = {**manifest.files, name: hashlib.sha256((folder / name).read_bytes()).hexdigest()}
     manifest = msgspec.structs.replace(manifest, files=files, digest="")
