@@ -224,6 +224,16 @@ def test_of_equal_scores_the_shortlists_first_is_first() -> None:
     assert found.places.tolist() == [1, 3]
 
 
+def test_the_shortlist_is_right_by_place_and_calibrated_by_what_it_would_do() -> None:
+    asked = by_hand([4, NOBODY])
+    asked.listed.own[..., LIKELY] = torch.tensor([0.25, 0.15, 0.1]).log()
+    asked.listed.lists[:, 0] = torch.tensor([0.6, 0.2]).log()
+    found = shortlists_own(asked)
+    assert found.places.tolist() == [1, 2], "none does not stand before a skill that is meant"
+    assert found.chosen.tolist() == [NOBODY, 4]
+    assert figures(found, asked).calibration_error == pytest.approx((0.6 + 0.25) / 2, abs=1e-4)
+
+
 def test_none_is_measured_over_the_rows_that_mean_no_skill() -> None:
     asked = by_hand([4, 5, NOBODY, NOBODY])
     probabilities = np.array([[0.6, 0.3, 0.0], [0.6, 0.3, 0.0], [0.1, 0.1, 0.1], [0.5, 0.1, 0.1]])
@@ -356,23 +366,20 @@ def test_a_shuffled_list_has_the_same_candidates_each_with_its_own_features(
 def test_who_intrudes_is_popular_and_neither_listed_nor_linked_nor_meant(
     trained: Trained, small_dev: list[Row]
 ) -> None:
-    corpus, skills = trained.corpus, len(trained.corpus.catalogue)
-    popularity = torch.arange(skills).float()  # the last is the most popular
-    seen: list[tuple[Shortlist, Batch]] = []
-
-    def noted(made: Shortlist, batch: Batch) -> Shortlist:
-        seen.append((intruding(trained.making, popularity)(made, batch), batch))
-        return seen[-1][0]
-
-    found = ask_all(trained.making, trained.evidence, corpus, small_dev, 6, noted)
-    assert found.listed.rows.shape[1] == 7
-    for made, batch in seen:
-        exact = trained.making.make(batch.words, torch.full_like(batch.linked, -1), skills)
+    corpus, making, skills = trained.corpus, trained.making, len(trained.corpus.catalogue)
+    [batch] = batches(encode_rows(small_dev, corpus.catalogue, corpus.vocabulary), corpus.words, 512)
+    exact = making.make(batch.words, torch.full_like(batch.linked, -1), skills)
+    short = making.make(batch.words, batch.linked, 1)  # so short that what is linked or meant is often not on it
+    for seed in range(5):
+        order = torch.randperm(skills, generator=torch.Generator().manual_seed(seed))
+        with torch.inference_mode():
+            made = intruding(making, -order.argsort().float())(short, batch)
         for b, row in enumerate(made.rows[:, -1].tolist()):
-            taken = {*made.rows[b, :-1].tolist(), *batch.linked[b].tolist(), int(batch.targets[b])}
-            assert row == max(set(range(skills)) - taken)
+            taken = {*short.rows[b].tolist(), *batch.linked[b].tolist(), int(batch.targets[b])}
+            assert row == next(skill for skill in order.tolist() if skill not in taken)
             score = exact.text[b, exact.rows[b].tolist().index(row)]
             torch.testing.assert_close(made.text[b, -1], score)
+            assert made.scores[b, -1] == made.text[b, -1]
         assert not made.linked[:, -1].any()
 
 
