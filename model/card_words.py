@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from model.catalogue import Catalogue, card_text
 from model.encoder import Words
 from model.text import Vocabulary, tokens
+from model.wording import by_length
 from topics.events import SkillCard
 
 MOST = 16  # of a card: with 48 the gain was the same
@@ -56,14 +57,23 @@ class CardWords:
     def match(self, words: Words, rows: Tensor) -> Tensor:
         """For candidates (B, C): the request's similarity to the card, and the share of its weight in words that
         the card has too, (B, C, 2)."""
-        B, C = rows.shape
         asked = words.distinct[words.words]  # (B, T) 0 where a word is spelled
-        there = self._words[rows]  # (B, C, M)
         weights = words.weights / words.weights.sum(1, keepdim=True).clamp(min=1e-6)  # (B, T)
-        each = torch.bmm(self._vectors[asked], self._vectors[there.view(B, -1)].transpose(1, 2))  # (B, T, C M)
-        nearest = each.view(B, -1, C, MOST).amax(-1)  # (B, T, C)
-        same = nearest > 1 - 1e-4  # (B, T, C)
-        return torch.stack([torch.einsum("bt,btc->bc", weights, part) for part in (nearest, same.float())], dim=-1)
+        found = torch.empty(*rows.shape, 2)  # (B, C, 2)
+        for at in by_length(words.lengths):
+            T = int(words.lengths[at[-1]])
+            found[at] = self._match(asked[at, :T], weights[at, :T], rows[at])
+        return found
+
+    def _match(self, asked: Tensor, weights: Tensor, rows: Tensor) -> Tensor:
+        B, C = rows.shape
+        there = self._words[rows].transpose(1, 2).reshape(B, -1)  # (B, M C)
+        # F.embedding gathers rows three times as fast as indexing does
+        cards = F.embedding(there, self._vectors)  # (B, M C, N)
+        each = torch.bmm(F.embedding(asked, self._vectors), cards.transpose(1, 2))  # (B, T, M C)
+        nearest = each.view(B, -1, MOST, C).amax(2)  # (B, T, C)
+        both = torch.cat([nearest, (nearest > 1 - 1e-4).float()], dim=-1)  # (B, T, 2 C)
+        return torch.bmm(weights[:, None], both).view(B, 2, C).transpose(1, 2)
 
 
 def _said(card: SkillCard) -> list[str]:

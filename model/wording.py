@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from model.text import tokens
 
 MOST_WORDS = 32
+TOGETHER = 64  # requests that are worked on at once
 _MIX = 0x9E3779B97F4A7C15 - (1 << 64)  # 2⁶⁴ over the golden ratio: multiplicative hashing
 _APART = 4_294_967_311  # a prime above every CRC-32, so that no two pairs of n-gram and row are one before hashing
 
@@ -57,12 +59,11 @@ class Worded:
 def worded(texts: Sequence[str]) -> Worded:
     """Texts as words and pairs; beginning and end are words too."""
     found = [_grams(text) for text in texts]
-    longest = max(1, max(map(len, found), default=1))
-    grams = np.zeros((len(found), longest), np.int64)
-    shares = np.zeros((len(found), longest), np.float32)
-    for at, one in enumerate(found):
-        grams[at, : len(one)] = one
-        shares[at, : len(one)] = max(1, len(one)) ** -0.5
+    counts = np.fromiter(map(len, found), np.int64, len(found))  # (B,)
+    there = np.arange(max(1, counts.max(initial=1))) < counts[:, None]  # (B, G)
+    grams = np.zeros(there.shape, np.int64)
+    grams[there] = np.fromiter(chain.from_iterable(found), np.int64, counts.sum())
+    shares = (there * np.maximum(1, counts)[:, None] ** -0.5).astype(np.float32)
     return Worded(torch.from_numpy(grams), torch.from_numpy(shares))
 
 
@@ -93,7 +94,10 @@ class Wording:
 
     def scores(self, requests: Worded, rows: Tensor) -> Tensor:
         """Of candidates by their rows (B, C), (B, C); 0 at -1, a skill that it was not taught."""
-        found: Tensor = self._weigh(self._places(requests, rows), requests)
+        found = torch.empty(rows.shape)
+        for at in by_length((requests.shares > 0).sum(1)):
+            part = requests.take(at)
+            found[at] = self._weigh(self._places(part, rows[at]), part)
         return found.masked_fill(rows < 0, 0.0)
 
     def _places(self, requests: Worded, rows: Tensor) -> Tensor:
@@ -103,7 +107,12 @@ class Wording:
 
     def _weigh(self, places: Tensor, requests: Worded) -> Tensor:
         # a sum over the middle axis adds one gram after the other, so padding changes no bit
-        return (self.weights[places] * requests.shares[:, :, None]).sum(1)  # (B, C)
+        return (self.weights.take(places) * requests.shares[:, :, None]).sum(1)  # (B, C)
+
+
+def by_length(lengths: Tensor) -> tuple[Tensor, ...]:
+    """Places of requests of near-equal length together, some at a time: most of a mixed batch is padding."""
+    return lengths.argsort(stable=True).split(TOGETHER)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def teach(requests: Worded, rows: Tensor, right: Tensor, settings: WordingSettings) -> Wording:
