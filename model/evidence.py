@@ -57,7 +57,7 @@ class Evidence:
         self._model = model
         self.learned = learned
         self.readings = Readings.of(catalogue, model.encoder, vocabulary)
-        self._card_words = CardWords.of(catalogue, model.encoder.word.weight, vocabulary)
+        self.card_words = CardWords.of(catalogue, model.encoder.word.weight, vocabulary)
         with torch.no_grad():
             self.habits = habits or Habits.of(statistics, catalogue.ids(), model.skill_vectors()[:-1])
         self.sources = torch.arange(len(catalogue)) if sources is None else sources  # (S,)
@@ -69,7 +69,7 @@ class Evidence:
         shipped, -1 where it was not.
         """
         self.readings.put(row, card)
-        self._card_words.put(row, card)
+        self.card_words.put(row, card)
         if card is None:
             return
         self.sources = F.pad(self.sources, (0, max(0, row + 1 - len(self.sources))), value=-1)
@@ -96,7 +96,7 @@ class Evidence:
         nearest = self.learned.exemplars.nearest(made.request, rows)  # (B, C)
         text = (text_logs, similarity, self.learned.wording.scores(worded(texts), sources), nearest)
         own[..., COLUMNS["text"]] = torch.cat(
-            [torch.stack(text, dim=-1), self._card_words.match(words, rows), (sources < 0)[..., None].float()],
+            [torch.stack(text, dim=-1), self.card_words.match(words, rows), (sources < 0)[..., None].float()],
             dim=-1,
         )
         any_link = (linked >= 0).any(1).float()  # (B,)
