@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import model.questions
 from model.data import Row
 from model.fulfilment import Question
 from model.questions import MOST_ASKED
@@ -214,3 +215,17 @@ def test_each_request_gets_its_own_answers_however_many_are_decided_together(
         asked = [(c.skill_id, c.fulfill, c.fulfill_source) for c in alone.candidates]
         assert [(c.skill_id, c.fulfill, c.fulfill_source) for c in together[at].candidates] == asked
         assert "asked" in {source for _, _, source in asked}
+
+
+def test_a_flood_of_requests_asks_only_where_the_shortlister_is_least_sure(
+    small_folder: Path, small_cards: list[SkillCard], small_dev: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.questions, "MOST_QUESTIONS", 7)
+    selector, asks = asking_selector(small_folder, small_cards, silent)
+    requests = requests_of(small_dev)[:20]
+    selector.decide(requests)
+    monkeypatch.setattr(model.questions, "MOST_QUESTIONS", 1_000)
+    selector.decide(requests)
+    few, every = asks.calls
+    assert len(few) == 7
+    assert set(few) < set(every)
