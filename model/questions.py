@@ -13,7 +13,7 @@ from model.reranker import LIKELY, Hypotheses
 from topics.events import Ability
 
 MOST_ASKED = 5  # candidates of a request, the shortlist's best: on the sample's dev rows the meant one is in 98 %
-MOST_QUESTIONS = 1_024  # in one call: 30 µs each to put, and beyond some 100 only known answers come in 50 ms
+MOST_QUESTIONS = 2_048  # in one call: 30 µs each to put, and beyond some 100 only known answers come in 50 ms
 LEAST_LIKELY = 0.01  # by the shortlist, to be asked: 2.9 questions a request instead of 5, and still 97.6 %
 
 
