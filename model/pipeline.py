@@ -267,7 +267,7 @@ def _divided(
     else:
         aside, kept = np.flatnonzero(is_aside), np.flatnonzero(~is_aside)
     own = np.concatenate([kept, np.arange(len(rows), len(every))])
-    kept_texts, aside_texts = (tuple(rows[at].text for at in part) for part in (kept, aside))
+    kept_texts, aside_texts = (tuple(rows[at].text for at in part.tolist()) for part in (kept, aside))
     parts = (every.take(kept), every.take(aside), every.take(own))
     return Corpus(catalogue, vocabulary, WordBatches(vocabulary), *parts, kept_texts, aside_texts, pretrained)
 

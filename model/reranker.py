@@ -201,8 +201,8 @@ class Reranker(nn.Module):
         apart = own * declares  # (B, C, X)
         added = torch.zeros(*found.rows.shape, len(GROUPS))  # (B, C, G)
         for group, part in self.parts.items():
-            both = torch.cat([own[..., COLUMNS[group]], apart[..., COLUMNS[group]]], dim=-1)  # type: ignore[index]
-            added[..., GROUPS.index(group)] = part(both).squeeze(-1)  # type: ignore[arg-type]
+            both = torch.cat([own[..., COLUMNS[group]], apart[..., COLUMNS[group]]], dim=-1)
+            added[..., GROUPS.index(group)] = part(both).squeeze(-1)
         x = self.own(torch.cat([own, apart], dim=-1)) + self.lists(lists)[:, None, :]  # (B, C, H)
         added[..., -1] = self.out(self._beside(x, found)).squeeze(-1)
         trust = (self.trust + declares * self.trust_apart) * self.trusted  # (B, C, 2)
