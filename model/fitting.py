@@ -36,10 +36,10 @@ class FittingSettings(Struct, frozen=True, kw_only=True):
 
     seed: int = 0
     random_links: float = 0.25
-    alone: float = 0.35
+    alone: float = 0.25
     rivals: float = 4.0
     newcomers: float = 0.3
-    rare: float = 11.0
+    rare: float = 14.0
     none: float = 8.0
     epochs: int = 6
     batch: int = 256
