@@ -100,12 +100,13 @@ def test_a_text_models_name_leaves_out_what_only_links_read() -> None:
 
 def test_every_module_that_a_shortlister_is_made_by_is_in_its_name() -> None:
     """Else a change there would leave old cells standing."""
-    apart = {"cells", "experiment", "systems", "bundle", "reranker", "fitting"}  # no part of a shortlister
+    apart = {"cells", "experiment", "systems"}  # no part of a shortlister
+    second = {"bundle", "evidence", "exemplars", "fitting", "newcomers", "reranker", "rivals", "wording"}
     folder = Path(cells.__file__).parent
     found, waiting = set(), ["experiment"]
     while waiting:
         name = waiting.pop()
-        if name not in found:
+        if name not in found | second:  # nor is what only the second network stands on
             found.add(name)
             imported = re.findall(r"(?m)^from model\.(\w+) import", (folder / f"{name}.py").read_text())
             waiting += imported
