@@ -103,7 +103,8 @@ def test_every_module_that_a_shortlister_is_made_by_is_in_its_name() -> None:
     apart = {"cells", "experiment", "systems"}  # no part of a shortlister
     second = {"bundle", "evidence", "exemplars", "fitting", "newcomers", "reranker", "rivals", "wording"}
     folder = Path(cells.__file__).parent
-    found, waiting = set(), ["experiment"]
+    found: set[str] = set()
+    waiting = ["experiment"]
     while waiting:
         name = waiting.pop()
         if name not in found | second:  # nor is what only the second network stands on
