@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from model.index_kinds import products
 
-MOST = 8  # of a skill: a ninth finds little that eight did not
+MOST = 8  # of a skill: bounds memory and time; other bounds were not compared
 ABSENT = -1.0  # similarity where a skill has none
 
 
