@@ -17,13 +17,8 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import pytest
-from hypothesis import settings
 
 from topics.broker import embedded_broker
-
-# How long an example takes says how busy the machine is; what may take long has a deadline of its own.
-settings.register_profile("namefree", deadline=None)
-settings.load_profile("namefree")
 
 T = TypeVar("T")
 Kind = Literal["given", "embedded", "testcontainers"]
