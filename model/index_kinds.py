@@ -51,11 +51,11 @@ class Rows:
         if row == len(self.keys):
             self.keys = torch.cat([self.keys, _absent(BLOCK, self.keys.shape[1])])
         self.height = max(self.height, row + 1)
-        self.living -= int(self.keys[row, -1] > NEVER)
-        self.keys[row] = key if key[-1] > NEVER else _absent(1, len(key))[0]
-        if self.keys[row, -1] > NEVER:
-            self.living += 1
-            self.length = max(self.length, _longest(self.keys[row]))
+        own, there = self.keys[row], float(key[-1]) > NEVER
+        self.living += there - (float(own[-1]) > NEVER)
+        own.copy_(key if there else _absent(1, len(key))[0])
+        if there:
+            self.length = max(self.length, _longest(own))
 
     def best(self, queries: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Of the given rows (B, F) the best, scores (B, C) and rows (B, C); equal scores by the lower row.
@@ -94,7 +94,7 @@ class Dense:
         if len(self._keys) < len(self.rows.keys):
             self._keys = self.rows.keys.to(self._keys.dtype)
         self._keys[row] = key
-        if key[-1] > NEVER:
+        if float(key[-1]) > NEVER:
             self._rounding = max(self._rounding, _longest(key - self._keys[row].float()))
 
     def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
