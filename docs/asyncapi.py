@@ -11,8 +11,10 @@ ACTIONS = {
     "links": "receive",
     "skills": "receive",
     "decisions": "send",
+    "shadow-decisions": "send",
     "outcomes": "receive",
     "statistics": "send",
+    "live-statistics": "send",
     "releases": "send",
     "dead-letters": "send",
 }

@@ -69,10 +69,11 @@ def _events() -> Iterator[str]:
     event_kib, fold_mib = events.MAX_EVENT_BYTES // 1024, events.MAX_FOLD_BYTES // 1024**2
     yield f"An event is at most {event_kib} KiB, a fold {fold_mib} MiB.\n"
     schemas = _schemas()
-    for topic in TOPICS:
-        yield f"## {topic.event.__name__}\n"
-        yield f"Topic `{topic.name}`, key: {topic.key}.\n"
-        yield from _described(topic.event.__name__, schemas.pop(topic.event.__name__))
+    for event in dict.fromkeys(topic.event for topic in TOPICS):
+        yield f"## {event.__name__}\n"
+        for topic in (topic for topic in TOPICS if topic.event is event):
+            yield f"Topic `{topic.name}`, key: {topic.key}.\n"
+        yield from _described(event.__name__, schemas.pop(event.__name__))
     yield "## Parts\n"
     for name, schema in schemas.items():
         yield f"### {name}\n"

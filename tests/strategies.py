@@ -111,6 +111,13 @@ folds = st.builds(
     ),
     taken_instead=st.dictionaries(ids, st.dictionaries(ids, counts, max_size=2), max_size=2),
 )
+live_statistics = st.builds(
+    events.LiveStatistics,
+    **base,
+    version=ids,
+    factors=st.dictionaries(ids, scores, max_size=3),
+    offsets=st.dictionaries(texts, counts, max_size=3),
+)
 releases = st.builds(
     events.Release,
     **base,
@@ -120,6 +127,9 @@ releases = st.builds(
     parent=lines,
     measures=st.dictionaries(texts, scores, max_size=3),
     note=lines,
+    share=shares,
+    until_ms=st.integers(0, events.MAX_TIME_MS),
+    provenance=st.dictionaries(texts, lines, max_size=2),
 )
 dead_letters = st.builds(
     events.DeadLetter,
@@ -132,4 +142,6 @@ dead_letters = st.builds(
     source_key=st.none() | st.binary(max_size=30),
     source_value=st.none() | st.binary(max_size=30),
 )
-any_event = st.one_of(utterances, links, skill_cards, decisions, outcomes, folds, releases, dead_letters)
+any_event = st.one_of(
+    utterances, links, skill_cards, decisions, outcomes, folds, live_statistics, releases, dead_letters
+)

@@ -21,11 +21,16 @@ from topics.events import (
     SCHEMA,
     DeadLetter,
     Event,
+    LiveStatistics,
     StatisticsFold,
 )
 
 MAX_DEPTH = 12  # the deepest event (a card's slot values) has 6 levels
-LIMITS_BYTES: dict[object, int] = {StatisticsFold: MAX_FOLD_BYTES, DeadLetter: MAX_DEAD_LETTER_BYTES}
+LIMITS_BYTES: dict[object, int] = {
+    StatisticsFold: MAX_FOLD_BYTES,
+    LiveStatistics: MAX_FOLD_BYTES,
+    DeadLetter: MAX_DEAD_LETTER_BYTES,
+}
 E = TypeVar("E", bound=Event)
 
 

@@ -271,8 +271,31 @@ class StatisticsFold(Struct, kw_only=True):
     taken_instead: dict[SkillId, dict[SkillId, Count]] = {}
 
 
+class LiveStatistics(Struct, frozen=True, kw_only=True):
+    """What the statistics say of skills between two cycles, as routers apply it. Key: `version`.
+
+    `factors`: what is added to a skill's score, 0 for all that are not named. `offsets`: the cut that it was made
+    from, as `topic/partition` -> the offset after the last event folded. `version` is made from the factors alone,
+    so that routers that see the same write the same.
+    """
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    version: Id
+    factors: dict[SkillId, Score] = {}
+    offsets: dict[str, Count] = {}
+
+    def __post_init__(self) -> None:
+        _refuse_nan_in(self.factors, "factor")
+
+
 class Release(Struct, frozen=True, kw_only=True):
-    """A bundle that routers may serve. Key: its release id, and once more under `current`."""
+    """A bundle that routers may serve. Key: its release id; `current` for the one that serves, `canary` for one
+    that serves a share of the customers, `shadow` for one that decides beside, unseen by customers.
+
+    `share`: of the customers, under `canary`. `until_ms`: when a canary or a shadow ends by itself, 0 for never.
+    `provenance`: what made it, as name to line.
+    """
 
     schema: Schema = SCHEMA
     event_time_ms: TimeMs
@@ -282,6 +305,9 @@ class Release(Struct, frozen=True, kw_only=True):
     parent: Line = ""
     measures: dict[str, float] = {}
     note: Line = ""
+    share: Share = 1.0
+    until_ms: TimeMs = 0
+    provenance: dict[str, Line] = {}
 
     def __post_init__(self) -> None:
         _refuse_nan_in(self.measures, "measure")
@@ -301,4 +327,4 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     source_value: bytes | None = None
 
 
-Event = Utterance | Links | SkillCard | Decision | Outcome | StatisticsFold | Release | DeadLetter
+Event = Utterance | Links | SkillCard | Decision | Outcome | StatisticsFold | LiveStatistics | Release | DeadLetter

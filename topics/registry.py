@@ -54,7 +54,31 @@ STATISTICS = Topic(
     config={"max.message.bytes": str(events.MAX_FOLD_BYTES + 64 * 1024)},
     note="folds of outcomes",
 )
-RELEASES = Topic("releases", "release id, and current", events.Release, "compact", 1, note="bundles that serve")
+LIVE_STATISTICS = Topic(
+    "live-statistics",
+    "version",
+    events.LiveStatistics,
+    "delete",
+    1,
+    config={**_kept(7), "max.message.bytes": str(events.MAX_FOLD_BYTES + 64 * 1024)},  # as long as decisions
+    note="what routers make of the folds between two cycles",
+)
+RELEASES = Topic(
+    "releases",
+    "release id, and current, canary, shadow",
+    events.Release,
+    "compact",
+    1,
+    note="bundles that serve",
+)
+SHADOW_DECISIONS = Topic(
+    "shadow-decisions",
+    "customer_id",
+    events.Decision,
+    "delete",
+    config=_kept(7),
+    note="answers of a release that no customer meets",
+)
 DEAD_LETTERS = Topic(
     "dead-letters",
     "the source's key",
@@ -63,8 +87,19 @@ DEAD_LETTERS = Topic(
     config={**_kept(30), "max.message.bytes": str(4 * 1024 * 1024)},  # a bad value of 1 MB grows by base64
     note="events that could not be taken",
 )
-TOPICS = (UTTERANCES, LINKS, SKILLS, DECISIONS, OUTCOMES, STATISTICS, RELEASES, DEAD_LETTERS)
-CO_PARTITIONED = (UTTERANCES, LINKS, DECISIONS, OUTCOMES, STATISTICS)
+TOPICS = (
+    UTTERANCES,
+    LINKS,
+    SKILLS,
+    DECISIONS,
+    SHADOW_DECISIONS,
+    OUTCOMES,
+    STATISTICS,
+    LIVE_STATISTICS,
+    RELEASES,
+    DEAD_LETTERS,
+)
+CO_PARTITIONED = (UTTERANCES, LINKS, DECISIONS, SHADOW_DECISIONS, OUTCOMES, STATISTICS)
 
 
 def topic_name(settings: Settings, topic: Topic) -> str:

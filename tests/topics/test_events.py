@@ -17,6 +17,7 @@ KINDS: dict[str, type[events.Event]] = {
     "decision": events.Decision,
     "outcome": events.Outcome,
     "statistics_fold": events.StatisticsFold,
+    "live_statistics": events.LiveStatistics,
     "release": events.Release,
     "dead_letter": events.DeadLetter,
 }
@@ -51,6 +52,12 @@ EXPECTED = {
         none_chosen=1,
         skills={"rides:acorn": events.SkillStatistics(linked=ACORN)},
         taken_instead={"rides:acorn": {"rides:birch": 1}},
+    ),
+    "live_statistics": events.LiveStatistics(
+        event_time_ms=1_795_369_006_000,
+        version="live-0f1e2d3c4b5a",
+        factors={"rides:acorn": -2.5},
+        offsets={"decisions/3": 120, "outcomes/3": 98},
     ),
     "dead_letter": events.DeadLetter(
         event_time_ms=1_795_369_007_000,
