@@ -1,11 +1,13 @@
-"""How a simulated customer acts on a decision: one table of rates and one pure function.
+"""How a simulated customer acts on a decision, what the device makes of it, and who lies: tables of rates and
+pure functions.
 
 The rates are made up, and say so: they are plausible, not measured. Whatever is learnt from simulated outcomes
-is learnt about this table.
+is learnt about these tables.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from hashlib import blake2b
 
 from topics.events import Action, OutcomeKind
@@ -53,6 +55,7 @@ class Behaviour:
 
 Acted = tuple[OutcomeKind, str | None]
 ABANDONED: Acted = (OutcomeKind.ABANDONED, None)
+NAMING = (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED, OutcomeKind.CORRECTED)  # outcomes that name a skill
 
 
 def react(
@@ -109,11 +112,94 @@ def _refused(intended: str, draw: float, rejected: float, corrected: float) -> A
     return (OutcomeKind.CORRECTED, intended) if draw < rejected + corrected else ABANDONED
 
 
-def mood(seed: int, number: int) -> float:
+class Habit(StrEnum):
+    """What a device makes of an outcome, other than to tell it once and at once."""
+
+    TWICE = "twice"
+    """The outcome is told two times."""
+
+    LATE = "late"
+    """The outcome is told `late_s` after the decision was seen."""
+
+    EARLY = "early"
+    """The customer hangs up before any answer: abandoned, told before the decision is seen."""
+
+    UNKNOWN = "unknown"
+    """The outcome is told, and one more of an utterance that was never asked."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Shares of the utterances whose device has the habit of that name; others, by default all, are sound."""
+
+    twice: float = 0.0
+    late: float = 0.0
+    early: float = 0.0
+    unknown: float = 0.0
+    late_s: float = 2.0
+    """How late is late; to be within the aggregator's join window."""
+
+    def habit(self, seed: int, number: int) -> Habit | None:
+        """Of the device by which utterance `number` is asked."""
+        rates = (self.twice, self.late, self.early, self.unknown)
+        if not any(rates):
+            return None
+        at = mood(seed, number, "device")
+        for habit, share in zip(Habit, rates, strict=True):
+            if at < share:
+                return habit
+            at -= share
+        return None
+
+
+FLAWED = Devices(twice=0.01, late=0.01, early=0.01, unknown=0.01)
+"""Devices as the experiment has them."""
+
+
+@dataclass(frozen=True)
+class Lies:
+    """Who tells something else than what happened; by default nobody."""
+
+    noise: float = 0.0
+    """Share of the outcomes that are another kind, at random; where that kind names a skill, a random one of
+    those offered."""
+
+    fakers: float = 0.0
+    """Share of the customers who work for `cheater`: whatever they asked and got, half of their outcomes are
+    `corrected` to it, the others `accepted` with it."""
+
+    cheater: str | None = None
+    """The skill whose owner pays the fakers."""
+
+    def told(self, seed: int, number: int, customer: int, offered: Sequence[str], happened: Acted) -> Acted:
+        """What is told of utterance `number` of `customer`, to whom `offered` were shown."""
+        if self.cheater is not None and self.is_faker(seed, customer):
+            corrects = mood(seed, number, "fake") < 0.5
+            return (OutcomeKind.CORRECTED if corrects else OutcomeKind.ACCEPTED), self.cheater
+        if self.noise and mood(seed, number, "noise") < self.noise:
+            return _another(seed, number, offered, happened[0])
+        return happened
+
+    def is_faker(self, seed: int, customer: int) -> bool:
+        """Whether the customer works for the cheater."""
+        return mood(seed, customer, "faker") < self.fakers
+
+
+def _another(seed: int, number: int, offered: Sequence[str], kind: OutcomeKind) -> Acted:
+    others = [other for other in OutcomeKind if other is not kind and (offered or other not in NAMING)]
+    told = others[int(mood(seed, number, "kind") * len(others))]
+    if told not in NAMING:
+        return told, None
+    return told, offered[int(mood(seed, number, "which") * len(offered))]
+
+
+def mood(seed: int, number: int, what: str = "") -> float:
     """The draw of utterance `number`: the same whenever its decision arrives, and whatever arrived before.
+    `what` names another draw of the same utterance.
 
     >>> mood(0, 7) == mood(0, 7) != mood(1, 7)
     True
     """
-    digest = blake2b(f"{seed}-{number}".encode(), digest_size=7).digest()
+    name = f"{seed}-{number}-{what}" if what else f"{seed}-{number}"
+    digest = blake2b(name.encode(), digest_size=7).digest()
     return (int.from_bytes(digest) >> 3) / 2**53

@@ -12,7 +12,7 @@ from confluent_kafka import Message, TopicPartition
 from model.data import Row
 from topics.codec import encode
 from topics.errors import BrokerError, WorkerError
-from topics.events import Link, Links
+from topics.events import Link, Links, Outcome
 from topics.kafka import consumer, partitions_of, watermarks
 from topics.registry import DECISIONS, LINKS, OUTCOMES, UTTERANCES, topic_name
 from topics.settings import Settings
@@ -38,7 +38,17 @@ def simulate(
     Where `stopped()` turns true no more is asked, and what was asked is seen through.
     Raises WorkerError where decisions stay away for `patience_s`, BrokerError where the broker does.
     """
-    crowd = Crowd(rows, plan)
+    return simulate_crowd(settings, Crowd(rows, plan), advance, stopped)
+
+
+def simulate_crowd(
+    settings: Settings,
+    crowd: Crowd,
+    advance: Advance = lambda done, note="": None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Summary:
+    """As `simulate`, with a crowd of which what it met can be looked at afterwards."""
+    plan = crowd.plan
     for topic in (UTTERANCES, LINKS, OUTCOMES, DECISIONS):
         partitions_of(settings, topic_name(settings, topic))
     sender = Sender(settings)
@@ -118,6 +128,8 @@ def _ask(settings: Settings, crowd: Crowd, sender: Sender, count: int) -> None:
     for _ in range(count):
         utterance = crowd.next_utterance()
         sender.send(topic, utterance.customer_id, encode(utterance))
+        if early := crowd.told_early(utterance):
+            _tell(settings, sender, [early])
 
 
 def _ask_all(
@@ -153,7 +165,7 @@ def _ask_and_act(
         if time.monotonic() - told_s > PROGRESS_S:
             told_s = time.monotonic()
             crowd.progress(advance)
-        if over and crowd.decided == crowd.asked:
+        if over and crowd.decided == crowd.asked and not crowd.is_telling():
             break
         _lose_patience(crowd)
     _act(settings, crowd, sender, ears.hear_out())  # a second decision of an utterance would stand there
@@ -162,12 +174,16 @@ def _ask_and_act(
 
 
 def _act(settings: Settings, crowd: Crowd, sender: Sender, heads: list[DecisionHead]) -> None:
-    topic = topic_name(settings, OUTCOMES)
     for head in heads:
-        outcome = crowd.hear(head)
-        if outcome is not None:
-            sender.send(topic, outcome.customer_id, encode(outcome))
+        _tell(settings, sender, crowd.hear(head))
+    _tell(settings, sender, crowd.told_late())
     sender.poll()
+
+
+def _tell(settings: Settings, sender: Sender, outcomes: Sequence[Outcome]) -> None:
+    topic = topic_name(settings, OUTCOMES)
+    for outcome in outcomes:
+        sender.send(topic, outcome.customer_id, encode(outcome))
 
 
 def _lose_patience(crowd: Crowd) -> None:

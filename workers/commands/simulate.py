@@ -10,10 +10,13 @@ import click
 from model.data import Row, read_rows, split_path
 from topics.errors import UsageError
 from topics.settings import Settings
+from workers.behaviour import Devices, Lies
 from workers.console import json_option, print_json, print_table, progress
 from workers.crowd import Plan, Summary, steps
 from workers.customers import simulate
 from workers.lifecycle import stop_on_signals
+
+SHARE = click.FloatRange(0, 1)
 
 
 @click.command("simulate")
@@ -43,6 +46,11 @@ from workers.lifecycle import stop_on_signals
     show_default=True,
     help="Seconds without any decision after which to give up.",
 )
+@click.option("--twice", type=SHARE, default=0.0, help="Share of outcomes that are told twice.")
+@click.option("--late", type=SHARE, default=0.0, help="Share of outcomes that are told two seconds late.")
+@click.option("--early", type=SHARE, default=0.0, help="Share of customers who hang up before any answer.")
+@click.option("--unknown", type=SHARE, default=0.0, help="Share that tell of one more that was never asked.")
+@click.option("--noise", type=SHARE, default=0.0, help="Share of outcomes that are another kind, at random.")
 @json_option
 @click.pass_obj
 def command(
@@ -61,6 +69,11 @@ def command(
     inline_links: bool,
     in_flight: int,
     patience: float,
+    twice: float,
+    late: float,
+    early: float,
+    unknown: float,
+    noise: float,
     as_json: bool,
 ) -> None:
     """Simulated customers, who ask rows of a data folder, look at the decision and act on it.
@@ -73,6 +86,7 @@ def command(
     Example:
       namefree simulate --data my-data --rate 200 --count 5000
       namefree simulate --data my-data --duration 600 --no-act
+      namefree simulate --data my-data --twice 0.01 --early 0.01 --noise 0.2
     """
     plan = Plan(
         run=uuid.uuid4().hex[:8] if run is None else run,
@@ -86,6 +100,8 @@ def command(
         inline_links=inline_links,
         in_flight=in_flight,
         patience_s=patience,
+        devices=Devices(twice=twice, late=late, early=early, unknown=unknown),
+        lies=Lies(noise=noise),
     )
     rows = _rows(data, split, utterances)
     with stop_on_signals() as stop, progress("simulated customers", steps(rows, plan)) as advance:
@@ -109,7 +125,9 @@ def print_summary(summary: Summary) -> None:
     acted = " ".join(f"{name} {count:,}" for name, count in fields.pop("outcomes").items() if count)
     actions = " ".join(f"{name} {count:,}" for name, count in fields.pop("actions").items() if count)
     latency = " ".join(f"{name} {value:,.0f}" for name, value in fields.pop("latency_ms").items())
+    habits = " ".join(f"{name} {count:,}" for name, count in fields.pop("habits").items() if count)
     rows = [*fields.items(), ("actions", actions), ("outcomes", acted), ("latency_ms", latency)]
+    rows += [("devices", habits)] if habits else []
     shown = [(name.replace("_", " "), _text(value)) for name, value in rows]
     print_table("Simulated customers", ["measure", "value"], shown)
 
