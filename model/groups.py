@@ -65,7 +65,7 @@ def with_rivals(rows: Sequence[Row], cards: Sequence[SkillCard]) -> set[str]:
     A skill's words are those of its training phrases and of what its card says, weighted as in a bag (SIF). No
     model has a part in it, so the group is the same for all systems and seeds.
     """
-    vectors = _vectors(rows, cards)  # (S, W)
+    vectors = vectors_of(rows, cards)  # (S, W)
     nearest = np.concatenate([_nearest(vectors, at) for at in range(0, len(vectors), CHUNK)])  # (S,)
     line = np.quantile(nearest, RIVALS)
     return {card.skill_id for card, cosine in zip(cards, nearest, strict=True) if cosine > max(line, 0.0)}
@@ -78,7 +78,7 @@ def _nearest(vectors: NDArray[np.float32], at: int) -> NDArray[np.float32]:
     return found
 
 
-def _vectors(rows: Sequence[Row], cards: Sequence[SkillCard]) -> NDArray[np.float32]:
+def vectors_of(rows: Sequence[Row], cards: Sequence[SkillCard]) -> NDArray[np.float32]:
     """Unit vectors of the skills' words, (S, W); zeros where nothing is said."""
     catalogue = Catalogue(cards)
     said = [row for row in (*rows, *card_rows(cards)) if row.skill_id is not None]
