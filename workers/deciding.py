@@ -54,17 +54,20 @@ class Answer:
 
     asked: Asked
     action: Action
+    release: str
     value: bytes
 
 
 @dataclass(slots=True)
 class Batch:
-    """What becomes of one poll. Each message ends up in `answers` or in `refused`."""
+    """What becomes of one poll. Each message ends up in `answers` or in `refused`; `shadowed` are the answers of a
+    release that customers do not meet (see `workers.canary`)."""
 
     polled_s: float
     asked: list[Asked] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     refused: list[tuple[Message, BadEvent]] = field(default_factory=list)
+    shadowed: list[Answer] = field(default_factory=list)
 
 
 def decode_batch(messages: Sequence[Message], links: KnowsLinks) -> Batch:
@@ -94,7 +97,7 @@ def decide_batch(batch: Batch, selector: Selecting) -> None:
     if not batch.asked:
         return
     try:
-        batch.answers = _answers(batch.asked, selector, batch.polled_s)
+        batch.answers = answers(batch.asked, selector, batch.polled_s)
     except Exception:  # whatever a model raises, one bad request must not end the worker
         log.exception("a batch of %d could not be decided: asking one by one", len(batch.asked))
         for asked in batch.asked:
@@ -103,18 +106,24 @@ def decide_batch(batch: Batch, selector: Selecting) -> None:
 
 def _answer_alone(batch: Batch, asked: Asked, selector: Selecting) -> None:
     try:
-        batch.answers += _answers([asked], selector, batch.polled_s)
+        batch.answers += answers([asked], selector, batch.polled_s)
     except Exception as error:  # noqa: BLE001 kept, with its words, in the dead letter
         reason = BadEvent(f"the selector could not decide: {type(error).__name__}: {error}", "undecidable")
         batch.refused.append((asked.message, reason))
 
 
-def _answers(asked: list[Asked], selector: Selecting, polled_s: float) -> list[Answer]:
+def answers(asked: list[Asked], selector: Selecting, polled_s: float) -> list[Answer]:
+    """One answer each, in order; raises whatever the selector raises. `polled_s`: epoch seconds of the poll."""
     rankings = selector.decide([_request(one.utterance, one.linked) for one in asked])
     now_s = time.time()
     latency_ms = max(0.0, (now_s - polled_s) * 1000)
     return [
-        Answer(one, ranking.action, encode(_decision(one, ranking, selector, int(now_s * 1000), latency_ms)))
+        Answer(
+            one,
+            ranking.action,
+            selector.release,
+            encode(_decision(one, ranking, selector, int(now_s * 1000), latency_ms)),
+        )
         for one, ranking in zip(asked, rankings, strict=True)
     ]
 

@@ -4,7 +4,7 @@ Base units in the suffix, `_total` on counters, label values created up front wh
 a text or a skill is never a label.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import nan
 from socketserver import ThreadingMixIn
@@ -38,6 +38,7 @@ STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 END_TO_END_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 ASK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.055, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5)
 ASKED = ("answered", "cached", "late", "broken", "refused", "open", "failed")
+TRIALS = ("canary", "shadow")
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -91,6 +92,24 @@ class RouterMetrics:
             "Releases that could not be taken; the one before goes on serving.",
             registry=registry,
         )
+        self.trial_info = Gauge(
+            "namefree_trial_info",
+            "1 for a release on trial that is loaded: as canary, or as shadow.",
+            ["role", "release"],
+            registry=registry,
+        )
+        self.trial_decisions = Counter(
+            "namefree_trial_decisions_total",
+            "Committed decisions of releases on trial: a canary's are among all decisions, a shadow's are not.",
+            ["role"],
+            registry=registry,
+        )
+        self.trial_failures = Counter(
+            "namefree_trial_failures_total",
+            "Batches that a release on trial could not decide; the one that serves has decided them.",
+            ["role"],
+            registry=registry,
+        )
         self.links_customers = Gauge(
             "namefree_links_customers", "Customers whose links are held.", registry=registry
         )
@@ -131,6 +150,8 @@ class RouterMetrics:
         _create(self.transactions, ("committed", "aborted"))
         _create(self.rebalances, ("assigned", "revoked", "lost"))
         _create(self.decisions, tuple(Action))
+        _create(self.trial_decisions, TRIALS)
+        _create(self.trial_failures, TRIALS)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -153,6 +174,12 @@ class RouterMetrics:
         self.release_info.clear()
         self.release_info.labels(release).set(1)
         self.release_loaded.set(1)
+
+    def on_trial(self, releases: Mapping[str, str]) -> None:
+        """Shows the releases on trial, by role."""
+        self.trial_info.clear()
+        for role, release in releases.items():
+            self.trial_info.labels(role, release).set(1)
 
     def statistics_since(self, published_s: float | None) -> None:
         """Ages the statistics from when their release was published (epoch seconds): they are no younger.

@@ -1,12 +1,16 @@
 """Releases: a bundle copied into the release store, and its event on the `releases` topic.
 
-The event stands under the release's id, for the record, and once more under `current`, which is what routers
-serve. The store is a folder that publisher and routers share; an event names the bundle by its path there.
+The event stands under the release's id, for the record. Routers serve what stands under three more keys: `current`
+for all customers, `canary` for a share of them, `shadow` for nobody, its decisions on a topic of their own. The
+latter two carry a time at which they end by themselves. The store is a folder that publisher and routers share; an
+event names the bundle by its path there.
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from topics.codec import Source, check_key, decode, encode
@@ -17,14 +21,35 @@ from topics.registry import RELEASES, topic_name
 from topics.settings import Settings
 from workers.source import place_of
 
-CURRENT = "current"
+CURRENT, CANARY, SHADOW = SERVING_KEYS = ("current", "canary", "shadow")
+MAX_NOTE_CHARS = 1_000  # of a release's event
 DELIVERY_TIMEOUT_S = 30.0  # longer than a broker's restart takes; a person waits for it
 
 
 def publish(
-    settings: Settings, bundle: Path, store: Path, parent: str, measures: dict[str, float], note: str
+    settings: Settings,
+    bundle: Path,
+    store: Path,
+    parent: str,
+    measures: dict[str, float],
+    note: str,
+    provenance: Mapping[str, str] | None = None,
 ) -> Release:
-    """Copies `bundle` into `store` and makes it the release that routers serve; returns its event.
+    """`record`, and then all customers are served by it, without a trial; returns its event."""
+    release = record(settings, bundle, store, parent, measures, note, provenance)
+    return serve(settings, release)
+
+
+def record(
+    settings: Settings,
+    bundle: Path,
+    store: Path,
+    parent: str,
+    measures: dict[str, float],
+    note: str,
+    provenance: Mapping[str, str] | None = None,
+) -> Release:
+    """Copies `bundle` into `store` and writes its event under its id alone: no router serves it yet.
 
     `parent` is the release that it was trained from, or "". Raises BadBundle for a damaged bundle and
     BrokerError where the event could not be written; the copy in the store does no harm then.
@@ -41,23 +66,56 @@ def publish(
         parent=parent,
         measures=measures,
         note=note,
+        provenance=dict(provenance or {}),
     )
-    _announce(settings, release)
+    _write(settings, release.release, release)
     return release
 
 
-def _announce(settings: Settings, release: Release) -> None:
-    """Writes the event under its id, and, once that is safe, under `current`."""
-    client = producer(settings)
+def serve(
+    settings: Settings, release: Release, key: str = CURRENT, share: float = 1.0, until_ms: int = 0
+) -> Release:
+    """Has the routers serve `release` under `key`, and returns the event written there. Raises BrokerError.
+
+    `share`: of the customers, under `canary` and `shadow`. `until_ms`: when it ends by itself, epoch
+    milliseconds by each router's own clock; 0 for never.
+    """
+    served = msgspec.structs.replace(release, share=share, until_ms=until_ms)
+    _write(settings, key, served)
+    return served
+
+
+def withdraw(settings: Settings, key: str) -> None:
+    """Ends the trial under `key`, `canary` or `shadow`. Raises BrokerError."""
+    if key not in (CANARY, SHADOW):
+        raise ValueError(f"{key!r} is no trial: only {CANARY!r} and {SHADOW!r} can be withdrawn")
+    _write(settings, key, None)
+
+
+def annotate(settings: Settings, release: Release, note: str) -> Release:
+    """Adds `note` to the release's record, behind what it says already; returns the record. Raises BrokerError."""
+    notes = "; ".join(one for one in (release.note, note) if one)[-MAX_NOTE_CHARS:]
+    noted = msgspec.structs.replace(release, note=notes, share=1.0, until_ms=0)
+    _write(settings, release.release, noted)
+    return noted
+
+
+def in_force(release: Release) -> bool:
+    """Whether the time of a release under one of the keys is not over, by this machine's clock."""
+    return not release.until_ms or time.time() * 1000 < release.until_ms
+
+
+def _write(settings: Settings, key: str, release: Release | None) -> None:
+    """Writes one event and waits until it is safe."""
     name = topic_name(settings, RELEASES)
-    for key in (release.release, CURRENT):
-        answers = _deliver(client, name, key, encode(release))
-        if answers != [None]:
-            why = answers[0] if answers else f"no answer within {DELIVERY_TIMEOUT_S:.0f} s"
-            raise BrokerError(f"release {release.release} was not written under {key!r} of {name}: {why}")
+    answers = _deliver(producer(settings), name, key, encode(release) if release else None)
+    if answers != [None]:
+        why = answers[0] if answers else f"no answer within {DELIVERY_TIMEOUT_S:.0f} s"
+        what = f"release {release.release}" if release else "the end of a trial"
+        raise BrokerError(f"{what} was not written under {key!r} of {name}: {why}")
 
 
-def _deliver(client: Producer, name: str, key: str, value: bytes) -> list[KafkaError | None]:
+def _deliver(client: Producer, name: str, key: str, value: bytes | None) -> list[KafkaError | None]:
     """The broker's answer: [None] where all is well, the error where not, empty where none came in time."""
     answers: list[KafkaError | None] = []
     try:
@@ -73,7 +131,7 @@ def read_release(message: Message) -> Release:
     partition, offset = place_of(message)
     source = Source(message.topic() or "", partition, offset)
     release = decode(message.value(), Release, source)
-    if message.key() != CURRENT.encode():
+    if (message.key() or b"") not in [key.encode() for key in SERVING_KEYS]:
         check_key(message.key(), release.release, source)
     return release
 
@@ -91,13 +149,20 @@ def _newest(settings: Settings) -> dict[bytes, Release]:
     return found
 
 
+def serving_now(settings: Settings) -> dict[str, Release]:
+    """What routers serve by key, `current`, `canary`, `shadow`; without those whose time is over."""
+    found = _newest(settings)
+    served = {key: found[key.encode()] for key in SERVING_KEYS if key.encode() in found}
+    return {key: release for key, release in served.items() if in_force(release)}
+
+
 def current_release(settings: Settings) -> Release | None:
     """The release that routers serve; None where none was published."""
-    return _newest(settings).get(CURRENT.encode())
+    return serving_now(settings).get(CURRENT)
 
 
 def all_releases(settings: Settings) -> list[Release]:
     """Every release, the oldest first."""
-    found = _newest(settings)
-    found.pop(CURRENT.encode(), None)
-    return sorted(found.values(), key=lambda release: (release.event_time_ms, release.release))
+    keys = {key.encode() for key in SERVING_KEYS}
+    found = [release for key, release in _newest(settings).items() if key not in keys]
+    return sorted(found, key=lambda release: (release.event_time_ms, release.release))

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,8 +16,9 @@ from confluent_kafka import Message, TopicPartition
 
 from topics.registry import UTTERANCES
 from topics.settings import MAX_POLL_INTERVAL_MS
+from workers.canary import Lineup, decide_lineup
 from workers.dead_letters import Ceiling, dead_letter
-from workers.deciding import Batch, Selecting, decide_batch, decode_batch, trace_of
+from workers.deciding import Answer, Batch, Selecting, decode_batch, trace_of
 from workers.metrics import RouterMetrics, bounded_reason
 from workers.serving import Serving
 from workers.transactions import Headers, TransactionLost
@@ -60,7 +61,7 @@ class Links(Protocol):
 class Skills(Protocol):
     """The catalogue's changes; the methods say more in `workers.skills`."""
 
-    def update(self, selector: Selecting | None) -> None: ...
+    def update(self, selectors: Sequence[Selecting]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _silent(_commit: Commit) -> None:
 
 @dataclass
 class Router:
-    """The loop and what it works with. `decisions` and `dead_letters` are names of topics."""
+    """The loop and what it works with. `decisions`, `shadow_decisions` and `dead_letters` are names of topics."""
 
     source: Source
     sink: Sink
@@ -90,6 +91,7 @@ class Router:
     metrics: RouterMetrics
     ceiling: Ceiling
     decisions: str
+    shadow_decisions: str
     dead_letters: str
     report: Callable[[Commit], None] = _silent
     turned_s: float = 0.0
@@ -102,22 +104,22 @@ class Router:
             messages = self.source.poll()  # 1. poll
             settled = self.is_ready()
             self.links.update(self.source.owned, stop)
-            selector = self.serving.current()
-            self.skills.update(selector)
+            lineup = self.serving.lineup()
+            self.skills.update(lineup.selectors if lineup else ())
             self.source.show_lag()
             if messages and not stop.is_set():  # stopped while links were restored: decide nothing without them
-                self._turn(messages, selector)
+                self._turn(messages, lineup)
             if messages or not settled:  # joining and restoring are no idleness
                 busy_s = time.monotonic()
 
-    def _turn(self, messages: list[Message], selector: Selecting | None) -> None:
-        if selector is None:
+    def _turn(self, messages: list[Message], lineup: Lineup | None) -> None:
+        if lineup is None:
             raise RuntimeError("the loop was started before a release served")
         start_s = time.monotonic()
         with self.metrics.stage("decode"):  # 2. decode
             batch = decode_batch(messages, self.links)
         with self.metrics.stage("decide"):  # 3. decide
-            decide_batch(batch, selector)
+            decide_lineup(batch, lineup, self.metrics)
         try:
             self.sink.begin()
             with self.metrics.stage("produce"):  # 4. produce
@@ -130,16 +132,21 @@ class Router:
             return
         offsets = {str(place.partition): place.offset for place in positions}
         elapsed_s = time.monotonic() - start_s
-        self._count(batch)
-        self.report(Commit(len(batch.answers), len(batch.refused), offsets, selector.release, elapsed_s))
+        self._count(batch, lineup)
+        self.report(Commit(len(batch.answers), len(batch.refused), offsets, lineup.current.release, elapsed_s))
         self.ceiling.count(len(messages), len(batch.refused))
 
     def _produce(self, batch: Batch) -> None:
         for answer in batch.answers:
-            key = answer.asked.utterance.customer_id.encode()
-            self.sink.produce(self.decisions, key, answer.value, trace_of(answer.asked.message))
+            self._answer(self.decisions, answer)
+        for answer in batch.shadowed:
+            self._answer(self.shadow_decisions, answer)
         for message, error in batch.refused:
             self.sink.produce(self.dead_letters, message.key(), dead_letter(message, error), trace_of(message))
+
+    def _answer(self, topic: str, answer: Answer) -> None:
+        key = answer.asked.utterance.customer_id.encode()
+        self.sink.produce(topic, key, answer.value, trace_of(answer.asked.message))
 
     def _start_over(self, lost: TransactionLost) -> None:
         log.warning("the batch is done again: %s", lost)
@@ -147,7 +154,7 @@ class Router:
         self.source.rewind()
         self.metrics.transactions.labels("aborted").inc()
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: Batch, lineup: Lineup) -> None:
         """Counts what was committed, and nothing before."""
         metrics = self.metrics
         metrics.transactions.labels("committed").inc()
@@ -155,6 +162,10 @@ class Router:
         metrics.consumed.labels(UTTERANCES.name).inc(len(batch.answers) + len(batch.refused))
         for action, count in Counter(answer.action for answer in batch.answers).items():
             metrics.decisions.labels(action).inc(count)
+        if lineup.canary:
+            of_canary = sum(answer.release == lineup.canary.selector.release for answer in batch.answers)
+            metrics.trial_decisions.labels("canary").inc(of_canary)
+        metrics.trial_decisions.labels("shadow").inc(len(batch.shadowed))
         for _message, error in batch.refused:
             metrics.dead_letters.labels(UTTERANCES.name, bounded_reason(error.reason)).inc()
         now_ms = time.time() * 1000

@@ -18,7 +18,16 @@ from prometheus_client import CollectorRegistry
 from model.fulfilment import Asks
 from topics.errors import BrokerError
 from topics.kafka import admin_client, cluster_topics
-from topics.registry import DEAD_LETTERS, DECISIONS, LINKS, RELEASES, SKILLS, UTTERANCES, topic_name
+from topics.registry import (
+    DEAD_LETTERS,
+    DECISIONS,
+    LINKS,
+    RELEASES,
+    SHADOW_DECISIONS,
+    SKILLS,
+    UTTERANCES,
+    topic_name,
+)
 from topics.settings import Settings
 from workers.asking import opened
 from workers.asking_options import AskOptions
@@ -109,6 +118,7 @@ def run_router(
                 metrics=metrics,
                 ceiling=Ceiling(options.max_dead_share),
                 decisions=topic_name(settings, DECISIONS),
+                shadow_decisions=topic_name(settings, SHADOW_DECISIONS),
                 dead_letters=topic_name(settings, DEAD_LETTERS),
                 report=report,
             )
@@ -132,7 +142,7 @@ def transactional_id(settings: Settings, options: RouterOptions) -> str:
 def check_router_topics(settings: Settings) -> None:
     """Raises BrokerError where a topic is missing, or where requests and links would not meet."""
     there = cluster_topics(admin_client(settings), settings)
-    for topic in (UTTERANCES, LINKS, SKILLS, DECISIONS, DEAD_LETTERS, RELEASES):
+    for topic in (UTTERANCES, LINKS, SKILLS, DECISIONS, SHADOW_DECISIONS, DEAD_LETTERS, RELEASES):
         name = topic_name(settings, topic)
         if name not in there:
             raise BrokerError(f"topic {name} is missing at {settings.bootstrap}: run `namefree topics create`")

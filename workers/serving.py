@@ -1,7 +1,8 @@
-"""Which selector serves: a fixed one, or whatever `current` names on the releases topic, loaded aside.
+"""Which selectors decide: a fixed one, or what the releases topic names as `current`, `canary` and `shadow`.
 
-A new bundle is loaded by a thread while the old one serves; the loop asks for the selector once a batch, so a
-batch is decided by one release and the change falls between two.
+A new bundle is loaded by a thread while the old one serves; the loop asks for the line-up once a batch, so a
+change falls between two batches. A canary or a shadow whose time is over is left out by the router's own clock:
+who put it there need not be alive to take it away.
 """
 
 import logging
@@ -20,9 +21,10 @@ from topics.events import Release
 from topics.kafka import consumer
 from topics.registry import RELEASES, topic_name
 from topics.settings import Settings
+from workers.canary import Lineup, Trial
 from workers.deciding import Selecting
 from workers.metrics import RouterMetrics
-from workers.releases import CURRENT, read_release
+from workers.releases import CANARY, CURRENT, SERVING_KEYS, SHADOW, in_force, read_release
 
 log = logging.getLogger("namefree.serving")
 
@@ -30,14 +32,16 @@ LOOK_S = 0.2  # how long the thread waits on the topic: bounds how long `close` 
 AGAIN_S = 30.0  # a bundle that cannot be loaded is tried again after this: its volume may lag behind the event
 REMIND_S = 10.0  # how often the log says that there is no release yet
 
+DOES = {CURRENT: "serves", CANARY: "serves a share of the customers", SHADOW: "decides beside, unseen"}
+
 Loader = Callable[[Path], Selecting]
 
 
 class Serving(Protocol):
     """Where the loop asks, once a batch, who decides it."""
 
-    def current(self) -> Selecting | None:
-        """The selector to use now, None while there is none. Raises WorkerError where there will be none."""
+    def lineup(self) -> Lineup | None:
+        """Who decides now, None while nobody can. Raises WorkerError where nobody will."""
         ...
 
     def close(self) -> None: ...
@@ -48,11 +52,11 @@ class FixedBundle:
 
     def __init__(self, bundle: Path, load: Loader, metrics: RouterMetrics) -> None:
         with metrics.stage("reload"):
-            self._selector = load(bundle)
-        metrics.serving(self._selector.release)
+            self._lineup = Lineup(load(bundle))
+        metrics.serving(self._lineup.current.release)
 
-    def current(self) -> Selecting | None:
-        return self._selector
+    def lineup(self) -> Lineup | None:
+        return self._lineup
 
     def close(self) -> None:
         """Nothing is held."""
@@ -65,15 +69,15 @@ class _Served:
 
 
 class ReleaseFollower:
-    """Follows `current` with a thread of its own. What cannot be loaded is logged and counted, and tried again."""
+    """Follows the keys with a thread of its own. What cannot be loaded is logged, counted, and tried again."""
 
     def __init__(self, settings: Settings, load: Loader, metrics: RouterMetrics) -> None:
         self._topic = topic_name(settings, RELEASES)
         self._load = load
         self._metrics = metrics
-        self._served: _Served | None = None  # swapped whole, so the loop sees the old or the new
-        self._wanted: Release | None = None
-        self._try_s = 0.0
+        self._served: dict[str, _Served] = {}  # by key; replaced whole, so the loop sees the old or the new
+        self._wanted: dict[str, Release] = {}
+        self._try_s: dict[str, float] = {}
         self._failure: BaseException | None = None
         self._closing = threading.Event()
         self._reader = consumer(settings, "namefree-releases")
@@ -81,10 +85,13 @@ class ReleaseFollower:
         self._thread = threading.Thread(target=self._run, name="releases", daemon=True)
         self._thread.start()
 
-    def current(self) -> Selecting | None:
+    def lineup(self) -> Lineup | None:
         if self._failure is not None:
             raise WorkerError(f"the thread that follows {self._topic} died: {self._failure!r}") from self._failure
-        return self._served.selector if self._served else None
+        served = self._served
+        if CURRENT not in served:
+            return None
+        return Lineup(served[CURRENT].selector, _trial(served, CANARY), _trial(served, SHADOW))
 
     def close(self) -> None:
         self._closing.set()
@@ -95,49 +102,96 @@ class ReleaseFollower:
         try:
             while not self._closing.is_set():
                 self._look()
-                if self._is_due():
-                    self._take(self._wanted)
+                self._leave_out()
+                for key in SERVING_KEYS:
+                    if self._is_due(key):
+                        self._take(key, self._wanted[key])
         except BaseException as error:  # noqa: BLE001 the loop must not serve on without its follower
             self._failure = error
 
     def _look(self) -> None:
-        """Reads on to the newest `current`."""
+        """Reads on to the newest value of each key; a null one takes a trial away, and never what serves."""
         for message in self._reader.consume(1_000, LOOK_S):
             error = message.error()
             if error is not None:
                 log.warning("reading %s: %s", self._topic, error.str())
                 continue
             self._metrics.consumed.labels(RELEASES.name).inc()
-            if message.key() != CURRENT.encode():
+            key = (message.key() or b"").decode("utf-8", "replace")
+            if key not in SERVING_KEYS:
+                continue
+            if message.value() is None and key != CURRENT:
+                self._wanted.pop(key, None)
                 continue
             try:
-                self._wanted = read_release(message)
-                self._try_s = 0.0
+                self._wanted[key] = read_release(message)
+                self._try_s[key] = 0.0
             except BadEvent as bad:
                 self._failed(f"passed over: {bad}")
 
-    def _is_due(self) -> bool:
-        serving = self._served.release.digest if self._served else ""
-        return self._wanted is not None and self._wanted.digest != serving and time.monotonic() >= self._try_s
+    def _leave_out(self) -> None:
+        """Lets go of trials that are over, or that another release has taken the place of."""
+        for key in (CANARY, SHADOW):
+            served = self._served.get(key)
+            if served and not (self._is_wanted(key) and self._wanted[key].digest == served.release.digest):
+                self._serve(key, None)
+                log.info("release %s is no %s any more", served.release.release, key)
 
-    def _take(self, release: Release | None) -> None:
-        """Loads the release beside the one that serves, then serves it."""
-        if release is None:
-            return
+    def _is_wanted(self, key: str) -> bool:
+        return key in self._wanted and in_force(self._wanted[key])
+
+    def _is_due(self, key: str) -> bool:
+        """Whether the key names something else than what is served under it: a release, a share, a time."""
+        served = self._served.get(key)
+        return (
+            self._is_wanted(key)
+            and self._wanted[key] != (served and served.release)
+            and time.monotonic() >= self._try_s[key]
+        )
+
+    def _take(self, key: str, release: Release) -> None:
+        """Loads the release beside what decides, if it is not there already, and has it decide."""
         try:
-            with self._metrics.stage("reload"):
-                self._served = _Served(release, load_release(release, self._load))
+            selector = self._loaded(release) or self._load_aside(release)
         except Exception as error:  # noqa: BLE001 whatever is wrong with a bundle, the old one goes on serving
-            self._try_s = time.monotonic() + AGAIN_S
-            self._failed(f"release {release.release} is not taken: {error}")
+            self._try_s[key] = time.monotonic() + AGAIN_S
+            self._failed(f"release {release.release} is not taken as {key}: {error}")
             return
-        self._metrics.serving(release.release)
-        self._metrics.statistics_since(release.event_time_ms / 1000 if self._served.selector.statistics else None)
-        log.info("release %s serves, from %s", release.release, release.bundle)
+        before = self._served.get(key)
+        self._serve(key, _Served(release, selector))
+        if before is None or before.selector is not selector:
+            log.info("release %s %s, from %s", release.release, DOES[key], release.bundle)
+
+    def _loaded(self, release: Release) -> Selecting | None:
+        """The selector, where the release decides already under one of the keys."""
+        found = (served.selector for served in self._served.values() if served.release.digest == release.digest)
+        return next(found, None)
+
+    def _load_aside(self, release: Release) -> Selecting:
+        with self._metrics.stage("reload"):
+            return load_release(release, self._load)
+
+    def _serve(self, key: str, served: _Served | None) -> None:
+        changed = {name: one for name, one in self._served.items() if name != key}
+        self._served = {**changed, key: served} if served else changed
+        if key == CURRENT and served:
+            self._metrics.serving(served.release.release)
+            published_s = served.release.event_time_ms / 1000
+            self._metrics.statistics_since(published_s if served.selector.statistics else None)
+        trials = {name: one.release.release for name, one in self._served.items() if name != CURRENT}
+        self._metrics.on_trial(trials)
 
     def _failed(self, message: str) -> None:
         self._metrics.release_failures.inc()
         log.error(message)
+
+
+def _trial(served: dict[str, _Served], key: str) -> Trial | None:
+    """The trial under `key`; None where there is none, its time is over, or it is what serves anyway."""
+    found = served.get(key)
+    if found is None or not in_force(found.release) or found.selector is served[CURRENT].selector:
+        return None
+    return Trial(key, found.selector, found.release.share)
 
 
 def load_release(release: Release, load: Loader) -> Selecting:
@@ -152,7 +206,7 @@ def load_release(release: Release, load: Loader) -> Selecting:
 def wait_for_release(serving: Serving, stop: threading.Event) -> None:
     """Returns once a release serves, or `stop` is set. The log says every few seconds what is missing."""
     remind_s = 0.0
-    while serving.current() is None and not stop.is_set():
+    while serving.lineup() is None and not stop.is_set():
         if time.monotonic() >= remind_s:
             remind_s = time.monotonic() + REMIND_S
             log.info("waiting for a release: publish one with `namefree releases publish BUNDLE`")

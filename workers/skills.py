@@ -1,4 +1,4 @@
-"""The compacted `skills` topic, held in memory, and brought into whatever selector serves.
+"""The compacted `skills` topic, held in memory, and brought into whatever selectors decide.
 
 The topic is read to its end before a first release is loaded, and followed from then on: between two batches the
 cards that have arrived join the catalogue, change it, or leave it. A skill of a release that the topic does not
@@ -8,7 +8,8 @@ name stays as it was shipped, so a topic without any card changes nothing.
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -35,16 +36,23 @@ TURN_S = 0.2  # of a turn of the loop for cards: thousands that arrive at once m
 Cards = Mapping[str, SkillCard | None]  # by skill_id, the newest; None: the skill has been removed
 
 
+@dataclass(frozen=True)
+class _Behind:
+    """A selector, and what of the topic it has not taken yet."""
+
+    selector: Selecting
+    waiting: dict[str, SkillCard | None]
+
+
 class SkillsFollower:
-    """What the topic says now, and what of it the serving selector has not taken yet."""
+    """What the topic says now, and what of it the selectors that decide have not taken yet."""
 
     def __init__(self, settings: Settings, metrics: RouterMetrics, stop: threading.Event) -> None:
         """Reads the topic to its end, or until `stop`. Raises WorkerError where that outlasts its budget."""
         self._topic = topic_name(settings, SKILLS)
         self._metrics = metrics
         self._cards: dict[str, SkillCard | None] = {}
-        self._serving: Selecting | None = None
-        self._waiting: dict[str, SkillCard | None] = {}
+        self._behind: list[_Behind] = []
         self._reader = consumer(settings, "namefree-skills", **{"enable.partition.eof": True})
         partitions = partitions_of(settings, self._topic)
         self._reader.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions])
@@ -60,19 +68,23 @@ class SkillsFollower:
 
         return load_and_take
 
-    def update(self, selector: Selecting | None) -> None:
-        """Reads on, and brings `selector` up to date, for about TURN_S; what is left comes with the next turn."""
+    def update(self, selectors: Sequence[Selecting]) -> None:
+        """Reads on, and brings the selectors up to date, for about TURN_S, the first one first; what is left comes
+        with the next turn."""
         while messages := self._reader.consume(READ, 0):
             self._apply(messages)
-        if selector is None:
-            return
-        if selector is not self._serving:
-            self._serving, self._waiting = selector, dict(self._cards)
+        self._behind = [self._behind_of(selector) for selector in selectors]
         ends_s = time.monotonic() + TURN_S
-        while self._waiting and time.monotonic() < ends_s:
-            some = list(islice(self._waiting, AT_ONCE))
-            self._take(selector, {skill: self._waiting.pop(skill) for skill in some})
-        self._metrics.skills.set(selector.skills)
+        for behind in self._behind:
+            while behind.waiting and time.monotonic() < ends_s:
+                some = list(islice(behind.waiting, AT_ONCE))
+                self._take(behind.selector, {skill: behind.waiting.pop(skill) for skill in some})
+        if selectors:
+            self._metrics.skills.set(selectors[0].skills)
+
+    def _behind_of(self, selector: Selecting) -> _Behind:
+        known = next((behind for behind in self._behind if behind.selector is selector), None)
+        return known or _Behind(selector, dict(self._cards))
 
     def close(self) -> None:
         self._reader.close()
@@ -109,7 +121,9 @@ class SkillsFollower:
             self._metrics.bad_cards.inc()
             log.warning("passed over: %s", error)
             return
-        self._cards[skill] = self._waiting[skill] = card
+        self._cards[skill] = card
+        for behind in self._behind:
+            behind.waiting[skill] = card
 
     def _take(self, selector: Selecting, cards: Cards) -> None:
         """Brings the cards into the selector; one that it cannot take is passed over, and the others are taken."""

@@ -1,7 +1,7 @@
 """The loop on a source and a sink in memory: what goes where, in which order, and what each failure does."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from tests.workers.doubles import POISON, FlatSelector
 from topics.codec import decode, encode
 from topics.errors import WorkerError
 from topics.events import Action, DeadLetter, Decision, Utterance
+from workers.canary import Lineup
 from workers.dead_letters import MAX_VALUE_BYTES, Ceiling
 from workers.deciding import Selecting
 from workers.metrics import RouterMetrics
@@ -100,13 +101,16 @@ class MemoryLinks:
 class NoCards:
     """A topic of skills without any."""
 
-    def update(self, selector: Selecting | None) -> None:
+    def update(self, selectors: Sequence[Selecting]) -> None:
         pass
 
 
 class FlatServing:
-    def current(self) -> FlatSelector:
-        return FlatSelector()
+    def __init__(self, lineup: Lineup) -> None:
+        self._lineup = lineup
+
+    def lineup(self) -> Lineup:
+        return self._lineup
 
     def close(self) -> None:
         """Nothing is held."""
@@ -123,6 +127,7 @@ class Run:
     on_update: Callable[[threading.Event], None] = lambda _stop: None
     commits: list[Commit] = field(default_factory=list)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    lineup: Lineup = field(default_factory=lambda: Lineup(FlatSelector()))
 
     def go(self) -> "Run":
         stop = threading.Event()
@@ -131,10 +136,11 @@ class Run:
             sink=self.sink,
             links=MemoryLinks(self.links, lambda: self.on_update(stop)),
             skills=NoCards(),
-            serving=FlatServing(),
+            serving=FlatServing(self.lineup),
             metrics=RouterMetrics(self.registry),
             ceiling=Ceiling(self.share),
             decisions="decisions",
+            shadow_decisions="shadow-decisions",
             dead_letters="dead-letters",
             report=self.commits.append,
         ).run(stop)

@@ -44,7 +44,7 @@ class Following:
         return self.registry.get_sample_value(name) or 0.0
 
     def turn(self) -> bool:
-        self.skills.update(self.selector)
+        self.skills.update((self.selector,))
         return True
 
     def has(self, skill: str) -> bool:
