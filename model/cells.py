@@ -33,7 +33,13 @@ TEXT_CODE = (
     *("data", "catalogue", "text", "pretrained", "encoder"),
     *("examples", "shortlister", "training", "distributed", "pipeline"),
 )
-LINK_CODE = ("attention", "statistics", "distillation", "linking")  # what a joint training has in it, too
+LINK_CODE = (
+    "attention",
+    "counts",
+    "statistics",
+    "distillation",
+    "linking",
+)  # what a joint training has in it, too
 MEASURING_CODE = ("index", "index_kinds", "shortlist", "conditions", "measuring")
 
 log = logging.getLogger(__name__)

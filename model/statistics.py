@@ -2,22 +2,25 @@
 
 `Statistics` is a commutative monoid: the identity is `Statistics()`, `fold` takes one event in, `merge` joins
 two. What the aggregator gathers from customers and what one epoch of training gathers from its examples are
-the same type. Only whole counts are stored: ratios are made on reading, so that no merge can lose a side.
+the same type. Only counts are stored: ratios are made on reading, so that no merge can lose a side. They are
+whole until a reader lets them `decay` with their age, which commutes with `merge`.
 """
 
 import hashlib
 from collections.abc import Container, Iterable, Sequence
-from itertools import zip_longest
+from itertools import repeat
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from model.counts import Pairs, add, add_pairs, log_lift, spread
 from topics.errors import BadBundle
 from topics.events import Action, Decision, Outcome, OutcomeKind, SkillCounts, SkillStatistics, StatisticsFold
 
 MILLION = 1_000_000
+NOTHING = SkillStatistics()
 FEATURES = (
     "log_lift_chosen",
     "log_lift_accepted",
@@ -41,17 +44,16 @@ OF_LINKS = slice(3, 6)  # what they say of a link to it
 
 _TOOK = (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED)
 _TOOK_ANOTHER = (*_TOOK, OutcomeKind.CORRECTED)
-_SUMS = tuple(name for name in SkillCounts.__struct_fields__ if name != "offered")
 
 
 class Statistics(Struct, kw_only=True, omit_defaults=True):
     """Counts of each skill on either side of the link, of pairs chosen → taken instead, and totals."""
 
-    decisions: int = 0
-    outcomes: int = 0
-    none_chosen: int = 0
+    decisions: int | float = 0
+    outcomes: int | float = 0
+    none_chosen: int | float = 0
     skills: dict[str, SkillStatistics] = {}
-    taken_instead: dict[str, dict[str, int]] = {}
+    taken_instead: Pairs = {}
 
     def fold(self, decision: Decision, outcome: Outcome | None = None) -> "Statistics":
         """Takes in a decision, or the outcome joined to `decision` (folded before, on its own); returns self.
@@ -71,15 +73,27 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         {'rides:acme': {'rides:bolt': 1}}
         """
         if outcome is not None:
-            return self.fold_outcome(decision.skill_id, linked_skills(decision), outcome.outcome, outcome.skill_id)
+            chosen, linked, expected = decision.skill_id, linked_skills(decision), expected_millionths(decision)
+            return self.fold_outcome(chosen, linked, outcome.outcome, outcome.skill_id, expected)
         self._fold_decision(decision)
         return self
 
     def fold_outcome(
-        self, chosen: str | None, linked: Container[str], kind: OutcomeKind, taken: str | None
+        self,
+        chosen: str | None,
+        linked: Container[str],
+        kind: OutcomeKind,
+        taken: str | None,
+        expected: int = 0,
     ) -> "Statistics":
-        """Takes in an outcome of a decision of which only the choice and the links were kept; returns self."""
+        """Takes in an outcome of a decision of which only the choice, the links, and the probability of the choice
+        (`expected`, in millionths) were kept; returns self."""
         self.outcomes += 1
+        if chosen is not None:
+            own = self._side(chosen, chosen in linked)
+            own.answered += 1
+            own.kept += kind in _TOOK and taken in (None, chosen)
+            own.expected_millionths += expected
         subject = (taken or chosen) if kind in _TOOK else chosen
         if subject is not None:
             counts = self._side(subject, subject in linked)
@@ -125,6 +139,14 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         total = sum(both.linked.chosen + both.unlinked.chosen for both in self.skills.values())
         return (self._column(skill_ids, "chosen") / max(total, 1)).astype(np.float32)
 
+    def taken(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
+        """(skills,): how often each was taken in the end: accepted, enabled, or named in place of another."""
+        return self._column(skill_ids, "accepted", "enabled") + self._instead(skill_ids)
+
+    def mass(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
+        """(skills,): the sum of the probabilities that decisions gave each."""
+        return self._column(skill_ids, "mass_millionths") / MILLION
+
     def link_counts(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
         """(skills, 3): times chosen, chosen with a link, and linked but passed by."""
         columns = (
@@ -141,12 +163,12 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         chosen = self._column(skill_ids, "chosen")
         linked = self._column(skill_ids, "chosen", sides=("linked",))
         columns = (
-            _log_lift(chosen),
-            _log_lift(taken),
-            _log_lift(self._instead(skill_ids)),
-            _spread(taken, taken + refused),
-            _log_lift(self._column(skill_ids, "passed")),
-            _spread(linked, chosen),
+            log_lift(chosen),
+            log_lift(taken),
+            log_lift(self._instead(skill_ids)),
+            spread(taken, taken + refused),
+            log_lift(self._column(skill_ids, "passed")),
+            spread(linked, chosen),
         )
         return np.stack(columns, axis=1).astype(np.float32)  # (S, F)
 
@@ -169,7 +191,9 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadBundle(f"the statistics cannot be read: {error}") from error
 
-    def to_fold(self, bucket: str, partition: int, offsets: dict[str, int], event_time_ms: int) -> StatisticsFold:
+    def to_fold(
+        self, bucket: str, partition: int, offsets: dict[str, int], event_time_ms: int, minutes: int = 60
+    ) -> StatisticsFold:
         """The event that carries these counts; it shares them, so encode it before the next fold."""
         return StatisticsFold(
             event_time_ms=event_time_ms,
@@ -181,6 +205,7 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
             none_chosen=self.none_chosen,
             skills=self.skills,
             taken_instead=self.taken_instead,
+            minutes=minutes,
         )
 
     @staticmethod
@@ -226,7 +251,7 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         return np.array([sums.get(skill_id, 0) for skill_id in skill_ids], dtype=np.float64)
 
     def _instead(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
-        sums: dict[str, int] = {}
+        sums: dict[str, int | float] = {}
         for taken in self.taken_instead.values():
             for skill_id, count in taken.items():
                 sums[skill_id] = sums.get(skill_id, 0) + count
@@ -238,35 +263,49 @@ def linked_skills(decision: Decision) -> frozenset[str]:
     return frozenset(decision.linked).union(c.skill_id for c in decision.candidates if c.linked)
 
 
+def expected_millionths(decision: Decision) -> int:
+    """The probability that a decision gave to what it chose, in millionths; 0 where it chose none."""
+    found = (one.probability for one in decision.candidates if one.skill_id == decision.skill_id)
+    return round(next(found, 0.0) * MILLION)
+
+
 def merge_all(parts: Iterable[Statistics]) -> Statistics:
     """All of `parts` together, as a new value without empty cells. Of nothing: the identity."""
+    return merge_weighed(zip(parts, repeat(1)))
+
+
+def merge_weighed(parts: Iterable[tuple[Statistics, float]]) -> Statistics:
+    """`merge_all` in which each part's counts count `weight` times, as pairs of both."""
     whole = Statistics()
-    for part in parts:
-        whole.decisions += part.decisions
-        whole.outcomes += part.outcomes
-        whole.none_chosen += part.none_chosen
+    for part, weight in parts:
+        whole.decisions += part.decisions * weight
+        whole.outcomes += part.outcomes * weight
+        whole.none_chosen += part.none_chosen * weight
         for skill_id, both in part.skills.items():
-            if both != SkillStatistics():
-                _add(whole._of(skill_id).linked, both.linked)
-                _add(whole._of(skill_id).unlinked, both.unlinked)
-        for chosen, taken in part.taken_instead.items():
-            _add_pairs(whole.taken_instead, chosen, taken)
+            if both != NOTHING:
+                sums = whole._of(skill_id)
+                add(sums.linked, both.linked, weight)
+                add(sums.unlinked, both.unlinked, weight)
+        add_pairs(whole.taken_instead, part.taken_instead, weight)
     return whole
 
 
-def _add(into: SkillCounts, counts: SkillCounts) -> None:
-    for name in _SUMS:
-        setattr(into, name, getattr(into, name) + getattr(counts, name))
-    into.offered = [a + b for a, b in zip_longest(into.offered, counts.offered, fillvalue=0)]
-    while into.offered and not into.offered[-1]:  # a place that nothing was offered at says nothing
-        into.offered.pop()
+def decay(statistics: Statistics, half_lives: float) -> Statistics:
+    """The counts after so many half-lives (from 0), as a new value.
+
+    >>> decay(Statistics(decisions=8), 2).decisions
+    2.0
+    """
+    return merge_weighed([(statistics, weight_after(half_lives))])
 
 
-def _add_pairs(into: dict[str, dict[str, int]], chosen: str, taken: dict[str, int]) -> None:
-    for skill_id, count in taken.items():
-        if count:
-            sums = into.setdefault(chosen, {})
-            sums[skill_id] = sums.get(skill_id, 0) + count
+def weight_after(half_lives: float) -> float:
+    """What is left of 1 after so many half-lives; a whole 1 after none, so that counts stay whole.
+
+    >>> weight_after(0), weight_after(1)
+    (1, 0.5)
+    """
+    return 0.5**half_lives if half_lives else 1
 
 
 def _shared(fold: StatisticsFold) -> Statistics:
@@ -277,15 +316,3 @@ def _shared(fold: StatisticsFold) -> Statistics:
         skills=fold.skills,
         taken_instead=fold.taken_instead,
     )
-
-
-def _log_lift(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """ln((count + 1) / (mean + 1)): add-one smoothing, so that nothing known gives 0 and not −∞."""
-    mean = float(counts.sum()) / max(len(counts), 1)
-    lift: NDArray[np.float64] = np.log((counts + 1) / (mean + 1))
-    return lift
-
-
-def _spread(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A share with one imagined success and one failure (Laplace), spread to −1…1."""
-    return 2 * (part + 1) / (whole + 2) - 1

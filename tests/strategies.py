@@ -96,6 +96,9 @@ skill_counts = st.builds(
     enabled=counts,
     corrected=counts,
     mass_millionths=counts,
+    answered=counts,
+    kept=counts,
+    expected_millionths=counts,
 )
 folds = st.builds(
     events.StatisticsFold,

@@ -31,6 +31,9 @@ Line = Annotated[str, Meta(max_length=1_000)]
 Score = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
+Weight = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]
+"""A count that is whole where it travels, and may be a fraction where a model has let it decay with age."""
+
 SkillIds = Annotated[tuple[SkillId, ...], Meta(max_length=MAX_LINKS)]
 
 
@@ -231,18 +234,26 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class SkillCounts(Struct, kw_only=True, omit_defaults=True):
-    """Whole counts of one skill, on one side of the link. `offered[k]`: times at place k of the list; `passed`:
-    decisions that found it linked and did not choose it, always 0 on the unlinked side."""
+    """Counts of one skill, on one side of the link. `offered[k]`: times at place k of the list; `passed`:
+    decisions that found it linked and did not choose it, always 0 on the unlinked side.
 
-    chosen: Count = 0
-    passed: Count = 0
-    offered: list[Count] = []
-    accepted: Count = 0
-    rejected: Count = 0
-    abandoned: Count = 0
-    enabled: Count = 0
-    corrected: Count = 0
-    mass_millionths: Count = 0  # probability that the model gave, in millionths, so that sums stay exact
+    `accepted` and `enabled` are of the skill taken, whichever was chosen. Where it was chosen itself: `answered`,
+    how many of these decisions had an outcome; `kept`, how many of those were accepted or enabled and no other
+    skill taken; `expected_millionths`, how many were to be, by the probabilities that they gave.
+    """
+
+    chosen: Weight = 0
+    passed: Weight = 0
+    offered: list[Weight] = []
+    accepted: Weight = 0
+    rejected: Weight = 0
+    abandoned: Weight = 0
+    enabled: Weight = 0
+    corrected: Weight = 0
+    mass_millionths: Weight = 0  # probability that the model gave, in millionths, so that sums stay exact
+    answered: Weight = 0
+    kept: Weight = 0
+    expected_millionths: Weight = 0
 
 
 class SkillStatistics(Struct, kw_only=True, omit_defaults=True):
@@ -253,7 +264,7 @@ class SkillStatistics(Struct, kw_only=True, omit_defaults=True):
 
 
 class StatisticsFold(Struct, kw_only=True):
-    """One source partition's fold of one bucket of event time. Key: `bucket/partition`.
+    """One source partition's fold of one bucket of event time, `minutes` long. Key: `bucket/partition`.
 
     `offsets` says what the fold contains: for each source topic (without prefix) the offset after the last
     event folded. `taken_instead` counts pairs: chosen skill -> skill taken in its place.
@@ -264,11 +275,12 @@ class StatisticsFold(Struct, kw_only=True):
     bucket: Line
     partition: Count
     offsets: dict[str, Count]
-    decisions: Count = 0
-    outcomes: Count = 0
-    none_chosen: Count = 0
+    decisions: Weight = 0
+    outcomes: Weight = 0
+    none_chosen: Weight = 0
     skills: dict[SkillId, SkillStatistics] = {}
-    taken_instead: dict[SkillId, dict[SkillId, Count]] = {}
+    taken_instead: dict[SkillId, dict[SkillId, Weight]] = {}
+    minutes: Annotated[int, Meta(ge=1)] = 60
 
 
 class LiveStatistics(Struct, frozen=True, kw_only=True):

@@ -21,11 +21,11 @@ class Chosen:
 
     skill_id: str
     name: str
-    chosen: int
+    chosen: int | float
     share: float
     linked: float
-    taken: int
-    outcomes: int
+    taken: int | float
+    outcomes: int | float
     places: tuple[float, float, float] | None
 
     @property
@@ -53,7 +53,7 @@ def most_chosen(statistics: Statistics, names: Names, most: int = MOST) -> list[
     ]
 
 
-def taken_instead(statistics: Statistics, names: Names, most: int = MOST) -> list[tuple[int, str, str]]:
+def taken_instead(statistics: Statistics, names: Names, most: int = MOST) -> list[tuple[int | float, str, str]]:
     """The commonest pairs as (times, name of the chosen skill, name of the one taken instead)."""
     pairs = [
         (count, names.get(chosen, chosen), names.get(taken, taken))
@@ -72,5 +72,6 @@ def _places(both: SkillStatistics) -> tuple[float, float, float] | None:
     return first / total, (to_third - first) / total, 1 - to_third / total
 
 
-def _sum(both: SkillStatistics, *names: str) -> int:
-    return sum(getattr(side, name) for side in (both.linked, both.unlinked) for name in names)
+def _sum(both: SkillStatistics, *names: str) -> int | float:
+    found: int | float = sum(getattr(side, name) for side in (both.linked, both.unlinked) for name in names)
+    return found

@@ -7,14 +7,15 @@ over new ones.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from confluent_kafka import KafkaException, Message, TopicPartition
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
-from model.statistics import Statistics, merge_all
+from model.statistics import Statistics, merge_all, merge_weighed, weight_after
 from topics.codec import decode, encode
 from topics.errors import BadEvent, BrokerError, WorkerError
 from topics.events import MAX_FOLD_BYTES, DeadLetter, StatisticsFold
@@ -22,7 +23,7 @@ from topics.kafka import REACH_TIMEOUT_S, consumer, partitions_of, producer, rea
 from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, Topic, topic_name
 from topics.settings import Settings
 from workers.dead_letters import MAX_KEY_BYTES, MAX_MESSAGE_CHARS, MAX_VALUE_BYTES
-from workers.folding import PartitionFold
+from workers.folding import PartitionFold, end_of
 from workers.records import Record, Refused
 from workers.transactions import BUDGET_S, CALL_TIMEOUT_S, PAUSE_S, Verdict, verdict
 
@@ -32,20 +33,47 @@ SOURCES = (DECISIONS, OUTCOMES)
 
 @dataclass(frozen=True)
 class KnownStatistics:
-    """All folds together, and how far they reach: (topic, partition) -> the highest offset recorded."""
+    """All folds together, and how far they reach.
+
+    `offsets`: (topic, partition) -> the offset after the last event that is in. The folds of a partition are
+    written together, so what is named is what is there, and nothing else: a consistent cut. `now_ms`: as of when;
+    `buckets`: the whole counts of each bucket of event time, by its name.
+    """
 
     statistics: Statistics
     offsets: dict[tuple[str, int], int]
+    now_ms: int = 0
+    buckets: dict[str, Statistics] = field(default_factory=dict)
 
 
-def read_statistics(settings: Settings) -> KnownStatistics:
-    """Merges the newest folds of the statistics topic; a malformed one is left out. Raises BrokerError."""
-    folds = list(latest_folds(settings, partitions_of(settings, topic_name(settings, STATISTICS))))
+def read_statistics(
+    settings: Settings, half_life_hours: float = 0.0, now_ms: int | None = None
+) -> KnownStatistics:
+    """Merges the newest folds of the statistics topic; a malformed one is left out. Raises BrokerError.
+
+    With a half-life (0: none, and counts stay whole) a bucket counts less with the age of its end, as of `now_ms`;
+    by default as of the last write, so that equal folds give equal statistics whenever they are read.
+    """
+    found = latest_folds(settings, partitions_of(settings, topic_name(settings, STATISTICS)))
+    return known_from(sorted(found, key=lambda fold: (fold.bucket, fold.partition)), half_life_hours, now_ms)
+
+
+def known_from(folds: Sequence[StatisticsFold], half_life_hours: float, now_ms: int | None) -> KnownStatistics:
+    """What the folds say together; fractions come out alike only for folds in one order."""
+    as_of_ms = max((fold.event_time_ms for fold in folds), default=0) if now_ms is None else now_ms
     offsets: dict[tuple[str, int], int] = {}
+    parts: dict[str, list[StatisticsFold]] = {}
     for fold in folds:
+        parts.setdefault(fold.bucket, []).append(fold)
         for topic, offset in fold.offsets.items():
             offsets[topic, fold.partition] = max(offset, offsets.get((topic, fold.partition), 0))
-    return KnownStatistics(merge_all(Statistics.from_fold(fold) for fold in folds), offsets)
+    buckets = {name: merge_all(Statistics.from_fold(fold) for fold in same) for name, same in parts.items()}
+    if half_life_hours <= 0:
+        return KnownStatistics(merge_all(buckets.values()), offsets, as_of_ms, buckets)
+    half_life_ms = half_life_hours * 3_600_000
+    ages_ms = {name: max(as_of_ms - max(map(end_of, same)), 0) for name, same in parts.items()}
+    weighed = [(counts, weight_after(ages_ms[name] / half_life_ms)) for name, counts in buckets.items()]
+    return KnownStatistics(merge_weighed(weighed), offsets, as_of_ms, buckets)
 
 
 def latest_folds(settings: Settings, partitions: Iterable[int]) -> Iterable[StatisticsFold]:
@@ -59,15 +87,29 @@ def latest_folds(settings: Settings, partitions: Iterable[int]) -> Iterable[Stat
             newest.pop(key, None)
         else:
             newest[key] = value
-    return [fold for key, value in newest.items() if (fold := _fold(key, value))]
+    return [fold for key, value in newest.items() if (fold := fold_in(key, value))]
 
 
-def _fold(key: bytes, value: bytes) -> StatisticsFold | None:
+def fold_in(key: bytes, value: bytes) -> StatisticsFold | None:
+    """The fold that a message of the topic carries; None, with a warning in the log, where it is malformed."""
     try:
-        return decode(value, StatisticsFold)
+        fold = decode(value, StatisticsFold)
+        end_of(fold)
+        if not _is_whole(fold):
+            raise BadEvent("it has fractions where counts are whole", "invalid")
     except BadEvent as error:
         log.warning("passed over the fold %r of the statistics topic: %s", key[:60], error)
         return None
+    return fold
+
+
+def _is_whole(fold: StatisticsFold) -> bool:
+    sides = [side for both in fold.skills.values() for side in (both.linked, both.unlinked)]
+    counts = (count for side in sides for count in astuple(side) if count is not side.offered)
+    places = (count for side in sides for count in side.offered)
+    pairs = (count for taken in fold.taken_instead.values() for count in taken.values())
+    totals = (fold.decisions, fold.outcomes, fold.none_chosen)
+    return all(isinstance(count, int) for count in chain(totals, pairs, places, counts))
 
 
 def restore(settings: Settings, group: str, partition: int, bucket_minutes: int, window_ms: int) -> PartitionFold:

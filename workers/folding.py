@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from sys import intern
 
-from model.statistics import Statistics, linked_skills
+from model.statistics import Statistics, expected_millionths, linked_skills
 from topics.errors import BadEvent
 from topics.events import Decision, Outcome, StatisticsFold
 from topics.registry import DECISIONS, OUTCOMES
@@ -46,6 +46,7 @@ class _Chosen:
     bucket: str
     skill_id: str | None
     linked: tuple[str, ...]
+    expected: int  # the probability of the choice, in millionths
 
 
 @dataclass(slots=True)
@@ -143,7 +144,9 @@ class PartitionFold:
     def changed(self, event_time_ms: int) -> list[StatisticsFold]:
         """The folds of the changed buckets, at the present positions; encode them before the next `take`."""
         return [
-            self._buckets[bucket].to_fold(bucket, self.partition, dict(self.positions), event_time_ms)
+            self._buckets[bucket].to_fold(
+                bucket, self.partition, dict(self.positions), event_time_ms, self._minutes
+            )
             for bucket in sorted(self.dirty)
         ]
 
@@ -162,7 +165,9 @@ class PartitionFold:
             self._changing("decision", bucket).fold(decision)
         linked = tuple(intern(skill_id) for skill_id in linked_skills(decision))
         skill_id = decision.skill_id and intern(decision.skill_id)
-        self._meet(_key(decision), _Chosen(record.timestamp_ms, record.offset, bucket, skill_id, linked))
+        expected = expected_millionths(decision)
+        chosen = _Chosen(record.timestamp_ms, record.offset, bucket, skill_id, linked, expected)
+        self._meet(_key(decision), chosen)
 
     def _meet(self, key: str, chosen: _Chosen) -> None:
         """A decision joins the outcome that came before it, or waits for one, or is a repetition."""
@@ -201,7 +206,9 @@ class PartitionFold:
     def _fold_pair(self, chosen: _Chosen, record: Record, outcome: Outcome) -> None:
         if chosen.offset >= self.complete[DECISIONS.name] or record.offset >= self.complete[OUTCOMES.name]:
             statistics = self._changing("outcome", chosen.bucket)
-            statistics.fold_outcome(chosen.skill_id, chosen.linked, outcome.outcome, outcome.skill_id)
+            statistics.fold_outcome(
+                chosen.skill_id, chosen.linked, outcome.outcome, outcome.skill_id, chosen.expected
+            )
 
     def _changing(self, kind: str, bucket: str) -> Statistics:
         self.folded[kind] += 1
@@ -240,6 +247,15 @@ def bucket_of(event_time_ms: int, minutes: int = 60) -> str:
 def _bucket_name(number: int, minutes: int) -> str:
     start = datetime.fromtimestamp(number * minutes * 60, UTC)
     return start.strftime("%Y-%m-%dT%H" if minutes % 60 == 0 else "%Y-%m-%dT%H:%M")
+
+
+def end_of(fold: StatisticsFold) -> int:
+    """When the bucket of a fold ends, in epoch milliseconds. Raises BadEvent where its name is no bucket's."""
+    try:
+        start = datetime.fromisoformat(fold.bucket).replace(tzinfo=UTC)
+    except ValueError as error:
+        raise BadEvent(f"{fold.bucket[:60]!r} is no bucket's name, as 2026-11-22T19 is", "invalid") from error
+    return int(start.timestamp() * 1000) + fold.minutes * 60_000
 
 
 def _key(event: Decision | Outcome) -> str:

@@ -63,8 +63,8 @@ def _write_whole(text: str, path: Path) -> None:
             raise
 
 
-def _count(value: int) -> str:
-    return f"{value:,}"
+def _count(value: float) -> str:
+    return f"{round(value):,}"
 
 
 def _percent(share: float | None, decimals: int = 1) -> str:

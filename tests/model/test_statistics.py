@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.statistics import FEATURES, Statistics, linked_skills, merge_all
+from model.statistics import FEATURES, Statistics, decay, linked_skills, merge_all, weight_after
 from topics import codec
 from topics.errors import BadBundle
 from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind, SkillStatistics, StatisticsFold
@@ -94,6 +95,86 @@ def test_a_merge_leaves_its_parts_alone(a: Statistics, b: Statistics) -> None:
     assert (a.to_json(), b.to_json()) == before
 
 
+half_lives = st.floats(min_value=0, max_value=20)
+
+
+def near(a: Statistics, b: Statistics) -> None:
+    """Equal but for the last digits of fractions: cell by cell, and no cell more on either side."""
+    assert _cells(msgspec.to_builtins(a)) == pytest.approx(_cells(msgspec.to_builtins(b)), rel=1e-9)
+
+
+def _cells(found: Any, at: str = "") -> dict[str, float]:
+    if isinstance(found, int | float):
+        return {at: found}
+    inside = found.items() if isinstance(found, dict) else enumerate(found)
+    return {key: value for name, one in inside for key, value in _cells(one, f"{at}/{name}").items()}
+
+
+@given(statistics())
+def test_what_has_not_aged_is_whole_and_the_same(a: Statistics) -> None:
+    assert decay(a, 0) == a
+    assert decay(a, 0).to_json() == a.to_json()
+
+
+@given(statistics(), statistics(), half_lives)
+def test_to_decay_and_to_merge_may_be_done_in_either_order(a: Statistics, b: Statistics, age: float) -> None:
+    near(decay(a.merge(b), age), decay(a, age).merge(decay(b, age)))
+
+
+@given(statistics(), half_lives, half_lives)
+def test_to_decay_twice_is_to_decay_by_both(a: Statistics, first: float, second: float) -> None:
+    near(decay(decay(a, first), second), decay(a, first + second))
+
+
+@given(statistics(), statistics(), statistics(), half_lives)
+def test_decayed_counts_merge_by_the_same_laws(a: Statistics, b: Statistics, c: Statistics, age: float) -> None:
+    old = decay(a, age)
+    near(old.merge(b).merge(c), old.merge(b.merge(c)))
+    assert old.merge(b) == b.merge(old)
+    assert old.merge(Statistics()) == old
+
+
+@given(statistics(), half_lives)
+def test_decayed_counts_survive_the_bundle_under_one_version(a: Statistics, age: float) -> None:
+    old = decay(a, age)
+    assert Statistics.from_json(old.to_json()) == old
+    assert Statistics.from_json(old.to_json()).version() == old.version() == decay(a, age).version()
+
+
+def test_a_half_life_leaves_half() -> None:
+    told = Statistics().fold(decision()).fold(decision(), outcome(OutcomeKind.REJECTED, "rides:bolt"))
+    old = decay(told.merge(told), 1)
+    assert (old.decisions, old.outcomes) == (1, 1)
+    assert old.skills["rides:acme"].unlinked.rejected == 1
+    assert weight_after(3) == 0.125
+
+
+@given(st.lists(joined(), max_size=6))
+def test_answers_to_a_choice_were_kept_or_not_and_count_where_it_was_chosen(
+    events: list[tuple[Decision, Outcome | None]],
+) -> None:
+    found = folded([event for event in events if event[1]])
+    sides = [side for both in found.skills.values() for side in (both.linked, both.unlinked)]
+    assert all(side.kept <= side.answered for side in sides)
+    assert sum(side.answered for side in sides) == sum(bool(made.skill_id and then) for made, then in events)
+
+
+def test_what_was_to_be_expected_is_summed_where_an_outcome_came() -> None:
+    listed = (Candidate(skill_id="rides:acme", score=1.0, probability=0.75),)
+    made = decision(candidates=listed)
+    found = Statistics().fold(made).fold(made)
+    for kind, taken in (
+        ("accepted", None),
+        ("enabled", "rides:acme"),
+        ("accepted", "rides:bolt"),
+        ("rejected", None),
+    ):
+        found.fold(made, outcome(OutcomeKind(kind), taken))
+    counts = found.skills["rides:acme"].unlinked
+    assert (counts.answered, counts.kept, counts.expected_millionths) == (4, 2, 3_000_000)
+    assert counts.mass_millionths == 1_500_000
+
+
 @given(st.lists(decisions(), max_size=6))
 def test_each_link_that_a_decision_knows_was_chosen_or_passed(made: list[Decision]) -> None:
     found = folded([(one, None) for one in made])
@@ -131,7 +212,7 @@ def test_empty_cells_of_another_producer_say_nothing() -> None:
 
 
 def test_damaged_statistics_are_refused_in_one_sentence() -> None:
-    with pytest.raises(BadBundle, match="the statistics cannot be read: Expected `int`"):
+    with pytest.raises(BadBundle, match=r"the statistics cannot be read: Expected `int \| float`"):
         Statistics.from_json(b'{"decisions": "many"}')
 
 
