@@ -2,7 +2,8 @@
 
 A skill row is a card (`topics.events.SkillCard`) of which only `skill_id` and `name` are needed; a field of
 null counts as left out. An utterance row has `text`, `skill_id` (null: no skill should answer), and may have
-`source` and `linked`. Unknown fields are skipped, and so are blank lines. Reading stops at the first bad row;
+`source`, `linked`, `weight` (how many requests it stands for) and `beliefs` (where nobody knows which skill was
+meant, how likely each is). Unknown fields are skipped, and so are blank lines. Reading stops at the first bad row;
 `check_folder` names all of them.
 """
 
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from topics.errors import BadData, UsageError
-from topics.events import MAX_LINKS, Line, SkillCard, SkillId, Text
+from topics.events import MAX_LINKS, Line, Share, SkillCard, SkillId, Text
 
 Split = Literal["train", "dev"]
 T = TypeVar("T")
@@ -27,13 +28,20 @@ T = TypeVar("T")
 LinkedIds = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...], Meta(max_length=MAX_LINKS)]
 
 
-class Row(Struct, frozen=True):
-    """One request with the skill that it was meant for; `skill_id` of None: no skill should answer."""
+class Row(Struct, frozen=True, omit_defaults=True):
+    """One request with the skill that it was meant for; `skill_id` of None: no skill should answer.
+
+    `beliefs`: where that is not sure, how likely each skill is, "" for none; they sum to 1 or less, and `skill_id`
+    is the likeliest. Such a row teaches the shortlister's text alone. `weight`: how many requests a sure row
+    stands for in what is fitted on held-out rows.
+    """
 
     text: Text
     skill_id: SkillId | None
     source: Line = ""
     linked: LinkedIds | None = None
+    weight: Annotated[float, Meta(gt=0.0, le=1_000.0)] = 1.0
+    beliefs: dict[Annotated[str, Meta(max_length=200)], Share] = {}
 
 
 def read_skills(folder: Path) -> list[SkillCard]:
@@ -100,6 +108,11 @@ def _check_skills(folder: Path, problems: list[str]) -> set[str]:
 def _row_problems(row: Row, known: set[str]) -> Iterator[str]:
     if row.skill_id is not None and row.skill_id not in known:
         yield f"skill_id {row.skill_id!r} is not in the catalogue"
+    for skill_id in row.beliefs:
+        if skill_id and skill_id not in known:
+            yield f"beliefs name {skill_id!r}, which is not in the catalogue"
+    if (total := sum(row.beliefs.values())) > 1.001:
+        yield f"beliefs sum to {total:.3f}, which is more than 1"
     for position, skill_id in enumerate(row.linked or ()):
         if skill_id not in known:
             yield f"linked[{position}] {skill_id!r} is not in the catalogue"

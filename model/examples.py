@@ -1,10 +1,10 @@
 """Rows of a corpus as arrays: encoded once, batched many times.
 
-Axes: N examples, B batch, L linked (padded), S skills.
+Axes: N examples, B batch, L linked (padded), S skills, K beliefs (padded).
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,19 @@ CARD_SENTENCES = 4  # a description's first sentences say what a skill does, the
 
 
 @dataclass(frozen=True)
+class Beliefs:
+    """How likely each skill is what a request meant: catalogue rows (N, K), S for none, and their shares (N, K), 0
+    at padding. A request of which all is known has one, of 1."""
+
+    rows: NDArray[np.int64]
+    shares: NDArray[np.float32]
+
+    def take(self, rows: NDArray[np.int64]) -> "Beliefs":
+        """Those of the examples at `rows`."""
+        return Beliefs(self.rows[rows], self.shares[rows])
+
+
+@dataclass(frozen=True)
 class Examples:
     """Encoded rows. `targets` are catalogue rows; S (one past the last) where no skill should answer."""
 
@@ -30,6 +43,8 @@ class Examples:
     linked: NDArray[np.int64]  # (N, L), -1 at padding
     targets: NDArray[np.int64]  # (N,)
     has_links: NDArray[np.bool_]  # (N,) whether the row says who is linked, be it nobody
+    weights: NDArray[np.float32]  # (N,) how many requests each stands for
+    beliefs: Beliefs
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -37,7 +52,14 @@ class Examples:
     def take(self, rows: NDArray[np.int64]) -> "Examples":
         """The examples at `rows`."""
         encoded = replace(self.encoded, words=self.encoded.words[rows], lengths=self.encoded.lengths[rows])
-        return Examples(encoded, self.linked[rows], self.targets[rows], self.has_links[rows])
+        return Examples(
+            encoded,
+            self.linked[rows],
+            self.targets[rows],
+            self.has_links[rows],
+            self.weights[rows],
+            self.beliefs.take(rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,8 @@ class Batch:
     words: Words
     linked: Tensor  # (B, L)
     targets: Tensor  # (B,)
+    believed: Tensor  # (B, K) rows
+    beliefs: Tensor  # (B, K) their shares
 
 
 def encode_rows(rows: Sequence[Row], catalogue: Catalogue, vocabulary: Vocabulary) -> Examples:
@@ -60,7 +84,21 @@ def encode_rows(rows: Sequence[Row], catalogue: Catalogue, vocabulary: Vocabular
         catalogue.linked_rows([row.linked or () for row in rows]),
         np.asarray(targets, dtype=np.int64),
         np.asarray([row.linked is not None for row in rows], dtype=np.bool_),
+        np.asarray([row.weight for row in rows], dtype=np.float32),
+        beliefs_of([row.beliefs or {row.skill_id or "": 1.0} for row in rows], catalogue),
     )
+
+
+def beliefs_of(told: Sequence[Mapping[str, float]], catalogue: Catalogue) -> Beliefs:
+    """Beliefs by skill id, "" for none, as arrays; what is not in the catalogue is left out."""
+    known = [{skill: share for skill, share in one.items() if not skill or skill in catalogue} for one in told]
+    width = max([1, *map(len, known)])
+    rows = np.zeros((len(known), width), dtype=np.int64)
+    shares = np.zeros((len(known), width), dtype=np.float32)
+    for at, one in enumerate(known):
+        rows[at, : len(one)] = [catalogue.row(skill) if skill else len(catalogue) for skill in one]
+        shares[at, : len(one)] = list(one.values())
+    return Beliefs(rows, shares)
 
 
 def card_rows(cards: Sequence[SkillCard]) -> list[Row]:
@@ -121,4 +159,6 @@ def batches(
             words.batch(examples.encoded, rows, spell, generator),
             torch.from_numpy(links[rows]),
             torch.from_numpy(examples.targets[rows]),
+            torch.from_numpy(examples.beliefs.rows[rows]),
+            torch.from_numpy(examples.beliefs.shares[rows]),
         )

@@ -128,7 +128,7 @@ def _weights(examples: Examples, known: NDArray[np.int64], settings: FittingSett
     none = len(known)
     counts = np.append(known, 1)[np.minimum(examples.targets, none)]  # (N,)
     found = np.where(counts > 0, 1 + settings.rare / np.maximum(counts, 1), 0.0)
-    found = np.where(examples.targets == none, settings.none, found)
+    found = np.where(examples.targets == none, settings.none, found) * examples.weights
     if not found.any():
         found = np.ones_like(found)
     return torch.from_numpy(found).float()

@@ -156,7 +156,7 @@ def _fit(model: Shortlister, seen: Seen, settings: LinkSettings, classifier: _Cl
             first = found.rows.gather(1, found.scores.argmax(1, keepdim=True)).squeeze(1)
             memory.keep(rows, found.energies, first)
             right = targets[torch.from_numpy(rows)]
-            step = _main_loss(found, right) + loss(
+            step = _main_loss(found, right, torch.from_numpy(examples.weights[rows])) + loss(
                 model.settings, settings.alpha, settings.temperature, links, right, found.energies, before, epoch
             )
             optimiser.zero_grad()
@@ -186,11 +186,13 @@ def _optimiser(
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps))
 
 
-def _main_loss(found: _Scored, targets: Tensor) -> Tensor:
-    """L_m over the candidates; a row whose skill is not among them has nothing to teach about links."""
+def _main_loss(found: _Scored, targets: Tensor, weights: Tensor) -> Tensor:
+    """L_m over the candidates, rows counted by `weights` (B,); a row whose skill is not among them has nothing to
+    teach about links."""
     right = (found.rows == targets[:, None]) & (found.scores > NEVER / 2)  # (B, P + L + 1)
     there = right.any(1)
-    return F.cross_entropy(found.scores[there], right[there].float().argmax(1))
+    losses = F.cross_entropy(found.scores[there], right[there].float().argmax(1), reduction="none")
+    return (losses * weights[there]).sum() / weights[there].sum()
 
 
 def _scored(

@@ -25,6 +25,7 @@ from model.rivals import families
 from model.shortlist import Shortlists
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
+from model.teaching import taught_by
 from model.text import TextSettings, Vocabulary
 from model.training import (
     Progress,
@@ -55,6 +56,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     pretrained: bool = True  # words start from static vectors, where their package is installed
     own_words: bool = True  # what cards say of themselves is learned from too
     held_out: float = 0.1  # share of texts kept from the text model, for the links' worth and the reranker
+    teacher: float = 0.2  # of what is learned, the share that the parent says, where there is one
 
 
 def train(
@@ -103,15 +105,16 @@ class Corpus:
     words: WordBatches
     kept: Examples  # rows to learn from
     aside: Examples  # rows whose texts are held out from the shortlister
-    own: Examples  # `kept`, and what the cards say
+    own: Examples  # `kept`, rows of which the skill is not sure, and what the cards say
     kept_texts: tuple[str, ...]
     aside_texts: tuple[str, ...]
+    own_texts: tuple[str, ...]
     pretrained: bool  # words start from static vectors
 
 
 def prepare(cards: Sequence[SkillCard], rows: Sequence[Row], recipe: Recipe) -> Corpus:
     """Reads cards and rows. Raises BadData where there is nothing to learn from."""
-    if not rows or not cards:
+    if not cards or all(row.beliefs for row in rows):
         raise BadData(f"nothing to train on: {len(rows)} rows and {len(cards)} skills")
     catalogue = Catalogue(cards)
     pretrained = recipe.pretrained and is_installed()
@@ -131,13 +134,16 @@ def train_text(
     read_cards(model, catalogue, vocabulary, words)
     if recipe.training.prototypes:
         start_from_prototypes(model, corpus.own, words)
+    own = corpus.own
     if parent is not None:
         inherit(model, vocabulary, catalogue, parent)
+        if recipe.teacher:
+            own = taught_by(parent, catalogue, corpus.own_texts, own, outcomes, recipe.teacher)
     if recipe.shortlister.shares:
         feed(model, catalogue, outcomes)
     rate = recipe.training.word_rate if corpus.pretrained else recipe.training.fresh_word_rate
     done = train_shortlister(
-        model, catalogue, vocabulary, words, corpus.own, corpus.aside, recipe.training, rate, progress, outcomes
+        model, catalogue, vocabulary, words, own, corpus.aside, recipe.training, rate, progress, outcomes
     )
     return model, done
 
@@ -258,18 +264,23 @@ def _divided(
     recipe: Recipe,
     pretrained: bool,
 ) -> Corpus:
-    """Rows to learn from, rows held out, and the first together with what the cards say."""
-    said = card_rows(cards) if recipe.own_words else []
-    every = encode_rows([*rows, *said], catalogue, vocabulary)
-    is_aside = np.asarray([is_held_out(row.text, recipe.held_out) for row in rows], dtype=np.bool_)
+    """Sure rows to learn from, sure rows held out, and the first with the unsure and what the cards say."""
+    sure = [row for row in rows if not row.beliefs]
+    unsure = [row for row in rows if row.beliefs and not is_held_out(row.text, recipe.held_out)]
+    said = [*sure, *unsure, *(card_rows(cards) if recipe.own_words else [])]
+    every = encode_rows(said, catalogue, vocabulary)
+    is_aside = np.asarray([is_held_out(row.text, recipe.held_out) for row in sure], dtype=np.bool_)
     if is_aside.all() or not is_aside.any():  # a handful of rows: learn from all, check on all
-        aside = kept = np.arange(len(rows))
+        aside = kept = np.arange(len(sure))
     else:
         aside, kept = np.flatnonzero(is_aside), np.flatnonzero(~is_aside)
-    own = np.concatenate([kept, np.arange(len(rows), len(every))])
-    kept_texts, aside_texts = (tuple(rows[at].text for at in part.tolist()) for part in (kept, aside))
+    own = np.concatenate([kept, np.arange(len(sure), len(every))])
+    kept_texts, aside_texts, own_texts = (
+        tuple(said[at].text for at in part.tolist()) for part in (kept, aside, own)
+    )
     parts = (every.take(kept), every.take(aside), every.take(own))
-    return Corpus(catalogue, vocabulary, WordBatches(vocabulary), *parts, kept_texts, aside_texts, pretrained)
+    texts = (kept_texts, aside_texts, own_texts)
+    return Corpus(catalogue, vocabulary, WordBatches(vocabulary), *parts, *texts, pretrained)
 
 
 def is_held_out(text: str, share: float) -> bool:
@@ -320,5 +331,6 @@ def rows_digest(rows: Sequence[Row]) -> str:
     """The first 12 hex digits of a hash over all rows, in their order."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(f"{row.text}\0{row.skill_id}\0{','.join(row.linked or ())}\n".encode())
+        said = f"{row.text}\0{row.skill_id}\0{','.join(row.linked or ())}\0{row.weight:.6g}\0{row.beliefs}\n"
+        digest.update(said.encode())
     return digest.hexdigest()[:12]

@@ -95,8 +95,9 @@ def start_from_prototypes(model: Shortlister, examples: Examples, words: WordBat
     with torch.no_grad():
         for batch in batches(examples, words, 1024):
             bag = model.encoder.bags(batch.words, model.encoder.word_vectors(batch.words))
-            sums.index_add_(0, batch.targets, model.encoder.bag(bag))
-            counts.index_add_(0, batch.targets, torch.ones(len(batch.targets)))
+            each = model.encoder.bag(bag)[:, None, :] * batch.beliefs[:, :, None]  # (B, K, D)
+            sums.index_add_(0, batch.believed.flatten(), each.flatten(0, 1))
+            counts.index_add_(0, batch.believed.flatten(), batch.beliefs.flatten())
         means = F.normalize(sums, dim=-1) * (counts > 0)[:, None]
         model.rows.copy_(means[:-1])
         if counts[-1]:
@@ -223,9 +224,21 @@ def feed(model: Shortlister, catalogue: Catalogue, statistics: Statistics) -> No
 
 
 def _loss(model: Shortlister, batch: Batch, settings: TrainingSettings) -> Tensor:
-    """L_m of the text alone: cross entropy over all skills and `none`."""
+    """L_m of the text alone."""
     scores = model.text_scores(model.read(batch.words).text, model.skill_vectors())  # (B, S + 1)
-    return F.cross_entropy(scores.float(), batch.targets, label_smoothing=settings.label_smoothing)
+    return main_loss(scores, batch, settings.label_smoothing)
+
+
+def main_loss(scores: Tensor, batch: Batch, smoothing: float) -> Tensor:
+    """L_m: cross entropy of scores (B, S + 1) over all skills and `none` with what is believed of each request.
+
+    Where beliefs sum to less than 1, the request counts for so much less. `smoothing` (Szegedy et al. 2016) of the
+    rest is spread over all.
+    """
+    logs = F.log_softmax(scores.float(), dim=-1)  # (B, S + 1)
+    believed = (batch.beliefs * logs.gather(1, batch.believed)).sum(1)  # (B,)
+    even = batch.beliefs.sum(1) * logs.mean(1)
+    return -((1 - smoothing) * believed + smoothing * even).mean()
 
 
 def _joint_loss(
@@ -235,8 +248,7 @@ def _joint_loss(
     scores, found = model(batch.words, batch.linked)  # (B, S + 1)
     before = memory.before(batch.rows)
     memory.keep(batch.rows, found.energies, scores.detach().argmax(dim=-1))
-    main = F.cross_entropy(scores.float(), batch.targets, label_smoothing=settings.label_smoothing)
-    return main + loss(
+    return main_loss(scores, batch, settings.label_smoothing) + loss(
         model.settings,
         settings.alpha,
         settings.temperature,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model.attention import Kind, Use
 from model.catalogue import Catalogue
 from model.encoder import WordBatches
-from model.examples import Examples
+from model.examples import Beliefs, Examples
 from model.linking import LinkSettings, fit_links, seen_by
 from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
@@ -49,7 +49,9 @@ def shortlister(words: WordBatches, **shape: object) -> Shortlister:
 
 def rows(words: WordBatches, linked: NDArray[np.int64], targets: NDArray[np.int64]) -> Examples:
     texts = [WORDS[target // RIVALS] for target in targets]
-    return Examples(words.vocabulary.encode(texts), linked, targets, np.ones(len(targets), dtype=np.bool_))
+    has_links, weights = np.ones(len(targets), dtype=np.bool_), np.ones(len(targets), dtype=np.float32)
+    sure = Beliefs(targets[:, None], weights[:, None])
+    return Examples(words.vocabulary.encode(texts), linked, targets, has_links, weights, sure)
 
 
 def customers(words: WordBatches, seed: int, loyal: float) -> Examples:

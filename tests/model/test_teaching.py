@@ -1,0 +1,77 @@
+"""The teacher: its outputs become a part of what is learned, and what customers took tells its rivals apart."""
+
+import numpy as np
+import pytest
+
+from model.bundle import Bundle
+from model.data import Row
+from model.examples import Examples, beliefs_of, encode_rows
+from model.statistics import Statistics
+from model.teaching import MOST_LIFT, lifts, taught_by
+from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind
+
+
+@pytest.fixture
+def texts(small_dev: list[Row]) -> list[str]:
+    return [row.text for row in small_dev[:20]]
+
+
+def own(bundle: Bundle, rows: list[Row]) -> Examples:
+    return encode_rows(rows, bundle.catalogue, bundle.vocabulary)
+
+
+def test_beliefs_are_the_rows_own_and_the_teachers_by_shares(small_bundle: Bundle, small_dev: list[Row]) -> None:
+    rows = small_dev[:20]
+    taught = taught_by(
+        small_bundle,
+        small_bundle.catalogue,
+        [row.text for row in rows],
+        own(small_bundle, rows),
+        Statistics(),
+        0.3,
+    )
+    assert np.allclose(taught.beliefs.shares.sum(1), 1, atol=1e-5)
+    assert np.allclose(taught.beliefs.shares[:, 0], 0.7)
+    assert np.array_equal(taught.beliefs.rows[:, 0], taught.targets)
+    theirs = taught.beliefs.rows[np.arange(20), 1 + taught.beliefs.shares[:, 1:].argmax(1)]
+    families = [(one or "none").partition(":")[0] for one in [*small_bundle.catalogue.ids(), None]]
+    same = [families[a] == families[b] for a, b in zip(theirs, taught.targets, strict=True)]
+    assert np.mean(same) > 0.6  # by text alone it cannot tell rivals apart, but what they offer
+
+
+def test_a_row_that_counts_less_is_taught_less(small_bundle: Bundle, small_dev: list[Row]) -> None:
+    skill = small_bundle.catalogue.ids()[0]
+    row = Row(small_dev[0].text, skill, beliefs={skill: 0.25})
+    taught = taught_by(
+        small_bundle, small_bundle.catalogue, [row.text], own(small_bundle, [row]), Statistics(), 0.4
+    )
+    assert taught.beliefs.shares.sum() == pytest.approx(0.25, abs=1e-5)
+
+
+def test_what_is_taken_more_often_than_expected_is_lifted_and_the_other_way_round() -> None:
+    statistics = Statistics()
+    for n in range(200):
+        meant = "cats" if n % 4 else "dogs"
+        listed = (
+            Candidate(skill_id="dogs", score=1.0, probability=0.5),
+            Candidate(skill_id="cats", score=0, probability=0.5),
+        )
+        decision = Decision(
+            event_time_ms=0, utterance_id=f"u-{n}", customer_id="c", action=Action.DISCOVER, candidates=listed
+        )
+        accepted = Outcome(
+            event_time_ms=0, utterance_id=f"u-{n}", customer_id="c", outcome=OutcomeKind.ACCEPTED, skill_id=meant
+        )
+        statistics.fold(decision).fold(decision, accepted)
+    cats, dogs, unheard = lifts(statistics, ["cats", "dogs", "unheard"])
+    assert 1.2 < cats <= MOST_LIFT
+    assert 0.5 < dogs < 0.8
+    assert unheard == 1.0
+
+
+def test_beliefs_leave_out_what_the_catalogue_does_not_have(small_bundle: Bundle) -> None:
+    known = small_bundle.catalogue.ids()[1]
+    found = beliefs_of([{known: 0.5, "gone:skill": 0.3, "": 0.2}, {known: 1.0}], small_bundle.catalogue)
+    assert found.rows.shape == (2, 2)
+    assert found.shares[0].tolist() == pytest.approx([0.5, 0.2])
+    assert found.rows[0].tolist() == [1, len(small_bundle.catalogue)]
