@@ -30,7 +30,7 @@ COMMANDS = {
     "replay": ("replay", "Send a stretch of utterances through one or two releases, aside."),
     "simulate": ("simulate", "Simulated customers who ask, look and act."),
     "sandbox": ("sandbox", "Skills to try asking on: they answer for their cards, with faults."),
-    "releases": ("releases", "Publish releases, list them, look at one."),
+    "releases": ("releases", "Publish releases, promote them with a guard, go back, list them."),
 }
 
 

@@ -17,11 +17,12 @@ from msgspec import Struct
 from topics.errors import UsageError, WorkerError
 from topics.events import Release
 from topics.settings import Settings
+from workers.budget import Budget
 from workers.friction import Feedback
 from workers.promotion_bounds import Bounds, shadow_measures, shadow_refusal, trial_measures, trial_refusal
 from workers.releases import CANARY, CURRENT, SHADOW, annotate, serve, serving_now
 from workers.sequential import Baseline, WorseTest
-from workers.trial import Budget, Ended, Report, Trial, Verdict
+from workers.trial import Ended, Report, Trial, Verdict
 
 log = logging.getLogger("namefree.promotion")
 
@@ -111,7 +112,7 @@ def _check_free(serving: dict[str, Release], release: Release) -> None:
         if found is not None and found.digest != release.digest:
             raise WorkerError(
                 f"release {found.release} is on trial as {key}: wait for its promotion, or end it with "
-                "`namefree releases rollback`"
+                "`namefree releases rollback --to current`"
             )
 
 
@@ -152,8 +153,8 @@ def _plan(trial: Trial, options: PromotionOptions) -> Iterator[tuple[str, Callab
     if options.shadow_decisions:
         yield "shadow", partial(_shadow, trial, options)
     if options.canary_outcomes:
-        budget = Budget(trial, options.canary_share, options.max_seen)
-        yield "canary", partial(_canary, trial, options, options.canary_share, budget.steer)
+        budget = Budget(options.canary_share, options.max_seen, *trial.seen())
+        yield "canary", partial(_canary, trial, options, options.canary_share, budget)
         for share in options.steps:
             yield f"canary of {share:.0%}", partial(_canary, trial, options, share)
     if options.watch_outcomes:
@@ -173,7 +174,7 @@ def _shadow(trial: Trial, options: PromotionOptions) -> dict[str, float]:
 
 
 def _canary(
-    trial: Trial, options: PromotionOptions, share: float, steer: Callable[[], None] = lambda: None
+    trial: Trial, options: PromotionOptions, share: float, budget: Budget | None = None
 ) -> dict[str, float]:
     """Decides for a share of the customers, and is compared with what the others do at the same time."""
     new, old = trial.frictions()
@@ -185,7 +186,8 @@ def _canary(
         test.take(new - new_before, old - old_before)
         if _is_enough(test, options.canary_outcomes, options.bounds):
             break
-        steer()
+        if budget and (wanted := budget.share(*trial.seen())) != trial.share:
+            trial.hold(CANARY, wanted)
     return trial_measures(test)
 
 

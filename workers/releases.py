@@ -14,7 +14,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from topics.codec import Source, check_key, decode, encode
-from topics.errors import BadEvent, BrokerError
+from topics.errors import BadEvent, BrokerError, UsageError
 from topics.events import Release
 from topics.kafka import partitions_of, producer, read_all
 from topics.registry import RELEASES, topic_name
@@ -98,6 +98,42 @@ def annotate(settings: Settings, release: Release, note: str) -> Release:
     noted = msgspec.structs.replace(release, note=notes, share=1.0, until_ms=0)
     _write(settings, release.release, noted)
     return noted
+
+
+def roll_back(settings: Settings, to: Release | None = None) -> Release:
+    """Ends canary and shadow and has all customers served by `to`, which is returned; None: by the parent of what
+    serves now. Raises UsageError where nothing serves, or the parent is not known; nothing is changed then."""
+    serving = serving_now(settings)
+    current = serving.get(CURRENT)
+    if current is None:
+        raise UsageError("nothing serves, so there is nothing to go back from: see `namefree releases list`")
+    target = to or _parent(settings, current)
+    for key in (CANARY, SHADOW):
+        if key in serving:
+            withdraw(settings, key)
+    if target.digest != current.digest:
+        serve(settings, target)
+        annotate(settings, current, f"rolled back to {target.release} at {utc(time.time())}")
+    return target
+
+
+def utc(time_s: float) -> str:
+    """Epoch seconds as a person reads them.
+
+    >>> utc(0)
+    '1970-01-01 00:00:00Z'
+    """
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(time_s))
+
+
+def _parent(settings: Settings, release: Release) -> Release:
+    found = [one for one in all_releases(settings) if one.release == release.parent]
+    if not found:
+        why = f"its parent {release.parent} is not on the topic" if release.parent else "it has no parent"
+        raise UsageError(
+            f"{release.release} serves and {why}: name a release with --to, see `namefree releases list`"
+        )
+    return found[0]
 
 
 def in_force(release: Release) -> bool:

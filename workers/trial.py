@@ -1,4 +1,4 @@
-"""A release on trial under a lease: held, looked at, kept to its share of the requests, and let go.
+"""A release on trial under a lease: held, looked at, and let go.
 
 A lease is a key of the releases topic whose time ends soon, written again and again. Whatever becomes of the
 process that holds it, customers are back at the release that serves when it is over.
@@ -14,7 +14,7 @@ from typing import Literal
 from topics.events import Release
 from topics.settings import Settings
 from workers.friction import Feedback
-from workers.releases import CANARY, CURRENT, serve, serving_now, withdraw
+from workers.releases import CURRENT, serve, serving_now, withdraw
 from workers.sequential import Tally
 
 log = logging.getLogger("namefree.promotion")
@@ -25,8 +25,6 @@ LEASE_S = 60.0
 RENEW_S = 10.0  # a few tries within a lease; and so soon a promotion sees that an operator has ended it
 LOOK_S = 0.25  # between two looks: a canary that is to pause decides this much longer
 TELL_S = 10.0  # between two lines that tell how far a stage is
-PAUSE_AT, RESUME_AT = 0.8, 0.6  # of the requests that a first canary may decide: room for what is under way
-FEW = 20  # requests that a canary should have had, when it is asked whether it has too few
 
 Verdict = Literal["promoted", "refused", "rolled back", "undecided", "stopped"]
 Report = Callable[[str], None]
@@ -108,41 +106,3 @@ class Trial:
     def seen(self) -> tuple[int, int]:
         """How many requests the release has decided for customers, and how many were decided in all."""
         return self.feedback.decisions[self.release.release], self.feedback.decisions.total()
-
-
-class Budget:
-    """Keeps a canary to its share of the requests, where customers who ask much or little are drawn into it.
-
-    Pauses it before it has decided more than `max_seen` of all requests since the promotion began, and widens it
-    where it has next to none of those that its share stands for.
-    """
-
-    def __init__(self, trial: Trial, share: float, max_seen: float) -> None:
-        self._trial = trial
-        self._share = share
-        self._wanted = share
-        self._max_seen = max_seen
-        self._since = trial.seen()
-
-    def steer(self) -> None:
-        """Pauses, resumes or widens the canary, if there is a reason to."""
-        seen, decided = self._trial.seen()
-        if not decided:
-            return
-        if self._trial.share and seen > PAUSE_AT * self._max_seen * decided:
-            log.info("the canary has decided %d of %d requests: it pauses", seen, decided)
-            self._trial.hold(CANARY, 0.0)
-        elif not self._trial.share and seen <= RESUME_AT * self._max_seen * decided:
-            self._trial.hold(CANARY, self._share)
-        elif self._trial.share:
-            self._widen(seen, decided)
-
-    def _widen(self, seen: int, decided: int) -> None:
-        due = self._wanted * (decided - self._since[1])
-        if due < FEW:
-            return
-        if seen - self._since[0] < due / 4 and self._share <= 0.5:
-            self._share *= 2
-            log.info("few of the canary's customers ask: it goes on with a share of %.2g", self._share)
-            self._trial.hold(CANARY, self._share)
-        self._since = (seen, decided)

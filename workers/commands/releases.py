@@ -1,6 +1,6 @@
 """`namefree releases`."""
 
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -11,16 +11,31 @@ from topics.errors import UsageError
 from topics.events import Release
 from topics.settings import Settings
 from workers.console import figures, json_option, print_json, print_table
-from workers.releases import all_releases, current_release, publish
+from workers.lifecycle import stop_on_signals
+from workers.promotion import Promotion, PromotionOptions, promote
+from workers.promotion_options import promotion_options
+from workers.releases import (
+    CURRENT,
+    SERVING_KEYS,
+    all_releases,
+    publish,
+    record,
+    roll_back,
+    serve,
+    serving_now,
+    utc,
+)
 
 
 @click.group()
 def command() -> None:
-    """Publish releases, list them, look at one.
+    """Publish releases, promote them with a guard, go back, list them, look at one.
 
     \b
     Example:
       namefree releases publish my-bundle
+      namefree releases promote 166bbd2c0c39
+      namefree releases rollback
       namefree releases list
     """
 
@@ -32,6 +47,13 @@ def command() -> None:
     "--measures",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON file of measures, name to number, as `namefree evaluate --json` prints; nested names are joined.",
+)
+@click.option(
+    "--serve/--no-serve",
+    "serves",
+    default=True,
+    show_default=True,
+    help="Whether all customers are served by it at once; without, it is there for `releases promote`.",
 )
 @click.option("--parent", default="", help="The release that this one was trained from.")
 @click.option(
@@ -48,42 +70,122 @@ def publish_command(
     bundle: Path,
     note: str,
     measures: Path | None,
+    serves: bool,
     parent: str,
     store: Path | None,
     as_json: bool,
 ) -> None:
-    """Copy BUNDLE into the release store and have the routers serve it.
+    """Copy BUNDLE into the release store and have the routers serve it, or record it alone.
 
     \b
     Example:
       namefree releases publish runs/first --note "first of the autumn catalogue"
+      namefree releases publish runs/second --no-serve
     """
     from workers.release_store import default_store  # here, as it brings the networks, which a list needs not
 
-    release = publish(settings, bundle, store or default_store(), parent, read_measures(measures), note)
+    write = publish if serves else record
+    release = write(settings, bundle, store or default_store(), parent, read_measures(measures), note)
     if as_json:
         print_json(msgspec.to_builtins(release))
     else:
-        click.echo(f"{release.release} serves from {release.bundle}")
+        click.echo(f"{release.release} {'serves from' if serves else 'is recorded, and lies in'} {release.bundle}")
+
+
+@command.command("promote")
+@click.argument("release_id", metavar="RELEASE")
+@promotion_options
+@click.option("--without-guard", is_flag=True, help="All customers at once, untried. For emergencies.")
+@json_option
+@click.pass_obj
+def promote_command(
+    settings: Settings, release_id: str, promotion: PromotionOptions, without_guard: bool, as_json: bool
+) -> None:
+    """Have a recorded release serve, stage by stage: unseen beside the one that serves, then for a few customers,
+    for more, for all of them, and last as `current`. RELEASE may be the start of its id.
+
+    Where it disagrees too much, loses what customers accept, or brings them significantly more friction (outcomes
+    other than accepted or enabled), it is taken back by itself; where too few customers ask, it is not promoted.
+    Both are answers, and exit with 0: read the verdict. SIGTERM, a crash and a lost network end the trial too,
+    after a minute at most, and the promotion can be run again.
+
+    \b
+    Example:
+      namefree releases promote 166bbd2c0c39
+      namefree releases promote 166b --canary-share 0.002 --canary-outcomes 1000 --within 240
+      namefree releases promote 166b --shadow-decisions 200 --straight --json
+    """
+    release = find_release(settings, release_id)
+    if without_guard:
+        serve(settings, release)
+        done = Promotion(release.release, "", True, "promoted", "without a guard, as asked for")
+    else:
+        with stop_on_signals() as stop:
+            done = promote(settings, release, promotion, stop=stop)
+    show_promotion(done, as_json)
+
+
+def show_promotion(done: Promotion, as_json: bool) -> None:
+    """What became of a promotion, on stdout."""
+    if as_json:
+        print_json(msgspec.to_builtins(done))
+        return
+    if done.stages:
+        rows = [(stage.name, stage.verdict, figures(stage.measures)) for stage in done.stages]
+        print_table("", ("stage", "verdict", "measures"), rows)
+    click.echo(f"{done.release} {done.verdict}: {done.reason} (decided {done.seen_share:.2%} of the requests)")
+
+
+@command.command("rollback")
+@click.option(
+    "--to", "release_id", metavar="RELEASE", help="Go back to this one.  [default: the serving one's parent]"
+)
+@json_option
+@click.pass_obj
+def rollback_command(settings: Settings, release_id: str | None, as_json: bool) -> None:
+    """Have the routers serve an earlier release again, and end canary and shadow. `--to current` ends these alone.
+
+    \b
+    Example:
+      namefree releases rollback
+      namefree releases rollback --to 166bbd2c0c39
+      namefree releases rollback --to current
+    """
+    target = roll_back(settings, find_release(settings, release_id) if release_id else None)
+    if as_json:
+        print_json(msgspec.to_builtins(target))
+    else:
+        click.echo(f"{target.release} serves from {target.bundle}")
 
 
 @command.command("list")
 @json_option
 @click.pass_obj
 def list_command(settings: Settings, as_json: bool) -> None:
-    """All releases, the oldest first, and which one serves.
+    """All releases, the oldest first; which one serves, which is on trial as canary or shadow, and what became of
+    the others.
 
     \b
     Example:
       namefree releases list
     """
-    serving = current_release(settings)
-    rows = [(release, release.digest == (serving and serving.digest)) for release in all_releases(settings)]
+    serving = serving_now(settings)
+    rows = [(release, roles_of(release, serving)) for release in all_releases(settings)]
     if as_json:
-        print_json([{**msgspec.to_builtins(release), "serving": serves} for release, serves in rows])
+        print_json(
+            [
+                {**msgspec.to_builtins(release), "serving": CURRENT in roles, "roles": roles}
+                for release, roles in rows
+            ]
+        )
         return
-    columns = ("release", "published", "parent", "measures", "serving")
-    print_table("", columns, [_row(release, serves) for release, serves in rows])
+    columns = ("release", "published", "parent", "measures", "serves as", "note")
+    print_table("", columns, [_row(release, roles) for release, roles in rows])
+
+
+def roles_of(release: Release, serving: Mapping[str, Release]) -> dict[str, float]:
+    """The keys under which a release serves now, and the share of the customers for each."""
+    return {key: one.share for key, one in serving.items() if one.digest == release.digest}
 
 
 @command.command("show")
@@ -91,7 +193,7 @@ def list_command(settings: Settings, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show_command(settings: Settings, release_id: str, as_json: bool) -> None:
-    """One release; ID may be the start of its id, or `current`.
+    """One release; ID may be the start of its id, or `current`, `canary`, `shadow`.
 
     \b
     Example:
@@ -101,16 +203,16 @@ def show_command(settings: Settings, release_id: str, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(release))
         return
-    shown = {**msgspec.to_builtins(release), "event_time_ms": _published(release)}
+    shown = {**msgspec.to_builtins(release), "event_time_ms": utc(release.event_time_ms / 1000)}
     rows = [("published" if name == "event_time_ms" else name, value) for name, value in shown.items()]
     rows = [(name, figures(release.measures) if name == "measures" else value) for name, value in rows]
     print_table("", ("field", "value"), [(name, str(value)) for name, value in rows])
 
 
 def find_release(settings: Settings, release_id: str) -> Release:
-    """The one release whose id starts so. Raises UsageError where there is none or more than one."""
-    if release_id == "current":
-        found = [release for release in [current_release(settings)] if release]
+    """The one release whose id starts so, or that a key names. Raises UsageError for none, or more than one."""
+    if release_id in SERVING_KEYS:
+        found = [release for key, release in serving_now(settings).items() if key == release_id]
     else:
         found = [release for release in all_releases(settings) if release.release.startswith(release_id)]
     if len(found) != 1:
@@ -142,9 +244,7 @@ def _flat(values: dict[str, object], start: str = "") -> dict[str, float]:
     return found
 
 
-def _row(release: Release, serves: bool) -> tuple[object, ...]:
-    return release.release, _published(release), release.parent, figures(release.measures), serves
-
-
-def _published(release: Release) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(release.event_time_ms / 1000))
+def _row(release: Release, roles: Mapping[str, float]) -> tuple[object, ...]:
+    serves = ", ".join(key if key == CURRENT else f"{key} {share:.2%}" for key, share in roles.items())
+    published = utc(release.event_time_ms / 1000)
+    return release.release, published, release.parent, figures(release.measures), serves, release.note
