@@ -1,10 +1,11 @@
-"""Workers that the demo starts as processes of their own, as an operator would."""
+"""Workers that the demo and an experiment start as processes of their own, as an operator would."""
 
 import os
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from topics.settings import Settings
 HOST = "127.0.0.1"
 LEAVE_S = 30.0  # to finish a batch and leave the group
 TAIL_LINES = 15
+LOOK_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,18 @@ class Child:
 
     def _tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+
+
+def wait_for(condition: Callable[[], bool], what: str, children: Sequence[Child], seconds: float) -> None:
+    """Waits for `condition`. Raises WorkerError, with the end of a log, where a child dies meanwhile or `seconds`
+    go by."""
+    ends_s = time.monotonic() + seconds
+    while not condition():
+        for child in children:
+            child.check(what)
+        if time.monotonic() > ends_s:
+            raise children[0].late(what, seconds)
+        time.sleep(LOOK_S)
 
 
 def environment(settings: Settings) -> dict[str, str]:

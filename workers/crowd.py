@@ -128,7 +128,7 @@ class Crowd:
             raise UsageError(f"there is no row {plan.start} to start at: there are {len(rows)}")
         self.rows, self.plan = rows, plan
         self.total = None if plan.count is None and plan.duration_s is not None else steps(rows, plan)
-        self.customer_of = _customers(rows)
+        self.customer_of = customers_of(rows)
         self.asked_ms = array("q")  # by order of asking
         self.seen = bytearray()  # by order of asking: 1 where its decision came
         self.latencies_ms = array("d")
@@ -301,7 +301,7 @@ class Crowd:
         )
 
 
-def _customers(rows: Sequence[Row]) -> list[int]:
+def customers_of(rows: Sequence[Row]) -> list[int]:
     """For each row the first row of its customer: rows with equal links share one, others stand alone."""
     first: dict[tuple[str, ...], int] = {}
     return [first.setdefault(row.linked, index) if row.linked else index for index, row in enumerate(rows)]

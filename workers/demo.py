@@ -27,14 +27,14 @@ from topics.registry import DECISIONS, OUTCOMES, Topic, create_topics, topic_nam
 from topics.settings import Settings
 from workers import console
 from workers.catalogue import load_catalogue
-from workers.children import Child
+from workers.children import Child, wait_for
 from workers.crowd import Plan, Summary
 from workers.crowd import steps as crowd_steps
 from workers.customers import simulate
 from workers.demo_asking import AskedSkills, asked_stretch
 from workers.findings import Check, Findings
 from workers.fold_store import read_statistics
-from workers.portions import Portions, divide
+from workers.portions import Portions, divide, write_folder
 from workers.releases import current_release, publish
 from workers.replay import replay
 from workers.stretch import Stretch, stretch_between
@@ -154,16 +154,9 @@ def _prepare(settings: Settings, options: DemoOptions) -> Loop:
     cards = read_skills(options.data)
     asked = AskedSkills.among(cards, options.seed)
     loop = Loop(settings, options, asked.on_cards(cards), divide(rows, options.max_rows, options.seed), asked)
-    loop.corpus.mkdir(parents=True, exist_ok=True)
-    _write_lines(loop.corpus / "skills.jsonl", loop.cards)
-    _write_lines(loop.corpus / "utterances.train.jsonl", loop.portions.corpus)
-    _write_lines(loop.corpus / "utterances.dev.jsonl", loop.portions.judged)
+    write_folder(loop.corpus, loop.cards, loop.portions.corpus, loop.portions.judged)
     log.info("%s skills; rows: %s", f"{len(loop.cards):,}", loop.portions.sizes())
     return loop
-
-
-def _write_lines(path: Path, values: Sequence[SkillCard | Row]) -> None:
-    path.write_bytes(b"".join(orjson.dumps(msgspec.to_builtins(value)) + b"\n" for value in values))
 
 
 def _recipe(options: DemoOptions) -> Recipe:
@@ -221,14 +214,7 @@ def _replay(loop: Loop, selectors: tuple[Selector, Selector], stretch: Stretch) 
 
 
 def _wait(condition: Callable[[], bool], what: str, children: Sequence[Child]) -> None:
-    """Waits for `condition`; a worker that died meanwhile, or too long a wait, ends the demo with its log."""
-    ends_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        for child in children:
-            child.check(what)
-        if time.monotonic() > ends_s:
-            raise children[0].late(what, PATIENCE_S)
-        time.sleep(0.3)
+    wait_for(condition, what, children, PATIENCE_S)
 
 
 def _folded(settings: Settings, *asked: Summary) -> bool:

@@ -3,10 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import numpy as np
+import orjson
 
 from model.data import Row
+from topics.events import SkillCard
 
 # shares of the texts; the first release learns from few, so that there is something left to learn
 CORPUS, FIRST, SECOND = 0.3, 0.35, 0.15
@@ -48,3 +52,12 @@ def _part(portions: Portions, text: str, seed: int) -> list[Row]:
     if place < CORPUS + FIRST:
         return portions.first
     return portions.second if place < CORPUS + FIRST + SECOND else portions.judged
+
+
+def write_folder(folder: Path, cards: Sequence[SkillCard], taught: Sequence[Row], judged: Sequence[Row]) -> None:
+    """A data folder of cards, training rows and dev rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"skills": cards, "utterances.train": taught, "utterances.dev": judged}
+    for name, values in files.items():
+        lines = (orjson.dumps(msgspec.to_builtins(value)) + b"\n" for value in values)
+        (folder / f"{name}.jsonl").write_bytes(b"".join(lines))

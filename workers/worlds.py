@@ -11,14 +11,15 @@ drift         Before part `parts // 2` begins, three things happen at once. 200 
               the one with the nearest words, of its own family of rivals if it has one. Links stay as they were.
 honest        As steady, but a fifth of the outcomes is noise.
 adversarial   As honest, and one skill's owner fakes acceptances from 1 % of the customers
-              (`workers.behaviour.Lies`). The cheater is drawn among the skills with 20 requests or more, else it is
-              the one with most. Its honest launches are those in the world `honest`.
+              (`workers.behaviour.Lies`). The cheater is drawn among the skills with 20 requests or more, else it
+              is the one with most. Its honest launches are those in the world `honest`.
 """
 
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -58,6 +59,10 @@ class World:
     failing: Mapping[str, str] = field(default_factory=dict)
     changes: int | None = None
 
+    @cached_property
+    def _strangers(self) -> frozenset[str]:
+        return frozenset(card.skill_id for card in self.joining)
+
     @property
     def parts(self) -> int:
         return len(self.bounds) - 1
@@ -68,10 +73,9 @@ class World:
 
     def meant(self, row: Row, part: int) -> Row | None:
         """A row of a data folder as it is in part `part`; None where its skill is not there."""
-        changed = self.has_changed(part)
-        if not changed and row.skill_id in {card.skill_id for card in self.joining}:
-            return None
-        return _fails(row, self.failing) if changed else row
+        if self.has_changed(part):
+            return _fails(row, self.failing)
+        return None if row.skill_id in self._strangers else row
 
 
 def draw(name: str, cards: Sequence[SkillCard], rows: Sequence[Row], parts: int, first: float, seed: int) -> World:

@@ -50,9 +50,8 @@ def command(settings: Settings, data: Path | None, out: Path, seed: int, as_json
     _empty(out)
     name = f"the data folder {data.name}" if data else "the sample marketplace"
     options = DemoOptions(name=name, data=data or SAMPLE_DIR, out=out, seed=seed)
-    named = click.get_current_context().find_root().params["bootstrap"] is not None
-    with _cluster(settings, named or settings.bootstrap != DEFAULT_BOOTSTRAP) as cluster:
-        findings = run_demo(cluster, options)
+    with cluster(settings, "demo") as own:
+        findings = run_demo(own, options)
     report = out / "report.html"
     write_report(findings, report)
     _show(findings, report, as_json)
@@ -71,9 +70,11 @@ def _empty(out: Path) -> None:
 
 
 @contextmanager
-def _cluster(settings: Settings, named: bool) -> Iterator[Settings]:
-    if named:
-        yield msgspec.structs.replace(settings, prefix=f"{settings.prefix}demo-{int(time.time())}.")
+def cluster(settings: Settings, prefix: str) -> Iterator[Settings]:
+    """A cluster for a loop of its own: the one that was named, under a fresh prefix, else an embedded broker."""
+    named = click.get_current_context().find_root().params["bootstrap"] is not None
+    if named or settings.bootstrap != DEFAULT_BOOTSTRAP:
+        yield msgspec.structs.replace(settings, prefix=f"{settings.prefix}{prefix}-{int(time.time())}.")
         return
     with embedded_broker(log=lambda line: log.info("broker: %s", line)) as broker:
         yield msgspec.structs.replace(settings, bootstrap=broker.bootstrap)
