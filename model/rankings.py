@@ -1,6 +1,6 @@
 """What a decision says of a batch's lists: candidates in the order of their scores, and why the first is first.
 
-Axes: B batch, C candidates, G groups of features.
+Axes: B batch, C candidates, S skills, G groups of features and live statistics.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model.declared import ANSWERS
@@ -19,29 +20,49 @@ from topics.events import Candidate
 
 DECIMALS = 5  # scores are compared at this precision: what is below depends on the batch's company
 FULFILL = np.array([*ANSWERS, None], dtype=object)  # by code; the last is that of -1, unknown
+LIVE = "live"  # the group of what live statistics add (see `model.live`)
+TOLD = (*GROUPS, LIVE)
 SOURCES = np.array(["", "declared", "asked"], dtype=object)
 NO_SLOTS: dict[str, str] = {}  # shared by most candidates, and never written to
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Lists after the second network. `order` (B, C): places of the candidates, best first."""
+    """Lists after the second network. `order` (B, C): places of the candidates, best first.
+
+    `scores` have live statistics in them, and so has `satisfying`, the probability that each will do; the
+    `probabilities` that it is meant do not. Where no skill is held back both are one.
+    """
 
     lists: Lists
     scores: NDArray[np.float64]  # (B, C + 2) logits
     probabilities: NDArray[np.float64]  # (B, C + 2)
+    satisfying: NDArray[np.float64]  # (B, C + 2)
     parts: NDArray[np.float32]  # (B, C, G) of the candidates' scores
     order: NDArray[np.int64]
 
 
-def score(reranker: Reranker, lists: Lists) -> Scored:
-    """Scores the lists; equal scores stay in the shortlist's order."""
-    added = reranker.contributions(lists.found)  # (B, C, G)
+def score(reranker: Reranker, lists: Lists, live: torch.Tensor | None = None) -> Scored:
+    """Scores the lists; equal scores stay in the shortlist's order. `live` (S,): factors of live statistics, which
+    are added to the skills' scores."""
+    added = reranker.contributions(lists.found)  # (B, C, G - 1)
     logits = reranker.logits(lists.found, added).double()  # (B, C + 2)
+    probabilities = satisfying = torch.softmax(logits, dim=-1).numpy().round(DECIMALS)
+    factors = _of_candidates(lists.found.rows, live)  # (B, C)
+    if live is not None:
+        logits[:, :NONE] += factors
+        satisfying = torch.softmax(logits, dim=-1).numpy().round(DECIMALS)
     scores = logits.numpy().round(DECIMALS)
-    probabilities = torch.softmax(logits, dim=-1).numpy().round(DECIMALS)
     order = np.argsort(-scores[:, :NONE], axis=1, kind="stable")
-    return Scored(lists, scores, probabilities, (added / reranker.temperature).numpy(), order)
+    parts = torch.cat([added / reranker.temperature, factors[..., None]], dim=-1)  # (B, C, G)
+    return Scored(lists, scores, probabilities, satisfying, parts.numpy(), order)
+
+
+def _of_candidates(rows: torch.Tensor, live: torch.Tensor | None) -> torch.Tensor:
+    """Each candidate's factor, (B, C); 0 without one, and where no skill is."""
+    if live is None:
+        return torch.zeros(rows.shape)
+    return live[rows.clamp(min=0)].masked_fill(rows < 0, 0.0)
 
 
 def candidates(scored: Scored, ids: Sequence[str], readings: Readings, filled: int = 1) -> list[list[Candidate]]:
@@ -86,6 +107,15 @@ def candidates(scored: Scored, ids: Sequence[str], readings: Readings, filled: i
     return [[one for one in every[at : at + C] if one is not None] for at in range(0, B * C, C)]
 
 
+def weighed(scored: Scored, b: int, listed: list[Candidate]) -> tuple[list[Candidate], float]:
+    """The candidates of list `b` and `none` with the probabilities that each will do, for who chooses by them."""
+    if not scored.parts[b, :, -1].any():
+        return listed, float(scored.probabilities[b, NONE])
+    found = scored.satisfying[b, scored.order[b]].tolist()
+    seen = [replace(one, probability=share) for one, share in zip(listed, found, strict=False)]
+    return seen, float(scored.satisfying[b, NONE])
+
+
 def _sources(lists: Lists) -> NDArray[np.object_]:
     """Who says whether a candidate can, (B, C)."""
     codes = (lists.found.understood.answers >= 0).astype(np.int64)
@@ -111,7 +141,7 @@ def parts_of(scored: Scored, b: int) -> list[dict[str, float]]:
 
 
 def _told(parts: Sequence[float]) -> dict[str, float]:
-    return {group: part for group, part in zip(GROUPS, parts, strict=True) if part}
+    return {group: part for group, part in zip(TOLD, parts, strict=True) if part}
 
 
 def firsts_without_links(reranker: Reranker, scored: Scored, linked: Sequence[bool]) -> list[int]:
@@ -122,7 +152,8 @@ def firsts_without_links(reranker: Reranker, scored: Scored, linked: Sequence[bo
     which = np.flatnonzero(linked)
     if len(which):
         bare = without_links(scored.lists.found).take(torch.from_numpy(which))
-        best = reranker(bare)[:, :NONE].double().numpy().round(DECIMALS).argmax(1)  # the first of equals
+        logits = reranker(bare)[:, :NONE].double().numpy() + scored.parts[which, :, -1]  # (B, C)
+        best = logits.round(DECIMALS).argmax(1)  # the first of equals
         firsts[which] = rows[which, best]
     found: list[int] = firsts.tolist()
     return found

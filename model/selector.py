@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from model.bundle import Bundle, read_bundle
 from model.encoder import WordBatches, Words
 from model.fulfilment import Asks
+from model.live import joined_version
 from model.onboarding import Onboarding
 from model.policy import Choice, Option, choices, choose, near_ties, options, set_costs
 from model.questions import Askable, Lists, ask
@@ -23,10 +24,11 @@ from model.rankings import (
     parts_of,
     reasons,
     score,
+    weighed,
 )
 from model.reranker import NONE
 from model.shortlist import Shortlist, Shortlists
-from topics.events import Action, Candidate, SkillCard
+from topics.events import Action, Candidate, LiveStatistics, SkillCard
 
 CHUNK = 256  # requests scored at once: bounds memory at chunk × skills
 
@@ -92,6 +94,8 @@ class Selector:
         self.statistics = bundle.statistics.version()
         self._words = WordBatches(bundle.vocabulary)
         self._ids = bundle.catalogue.ids()
+        self._live: LiveStatistics | None = None
+        self._factors: torch.Tensor | None = None
         self._asks = asks
         self._endpoints = _endpoints(bundle)
         self._shortlists = Shortlists(bundle.shortlister)
@@ -122,7 +126,16 @@ class Selector:
             self._shortlists.put(rows)
             self._ids = self.bundle.catalogue.ids()
             self._endpoints = _endpoints(self.bundle)
+            self._factors = self._factors_by_row()
         return len(rows)
+
+    def follow(self, live: LiveStatistics | None) -> None:
+        """From now on these live statistics are added to what is decided, or none; a skill that is not here is
+        left out. `statistics` names them."""
+        if live is not self._live:
+            self._live = live
+            self._factors = self._factors_by_row()
+            self.statistics = joined_version(self.bundle.statistics.version(), live)
 
     @torch.inference_mode()
     def decide(self, requests: list[Request]) -> list[Ranking]:
@@ -136,16 +149,17 @@ class Selector:
         parts = [[requests[at] for at in places] for places in chunks]
         found: dict[int, Ranking] = {}
         for places, part, lists in zip(chunks, parts, self._lists(parts), strict=True):
-            found |= zip(places, self._rankings(part, score(self.bundle.reranker, lists)), strict=True)
+            scored = score(self.bundle.reranker, lists, self._factors)
+            found |= zip(places, self._rankings(part, scored), strict=True)
         return [found[at] for at in range(len(requests))]
 
     @torch.inference_mode()
     def explain(self, request: Request) -> Explanation:
         """The request's ranking, and all that led to it."""
         [lists] = self._lists([[request]])
-        scored = score(self.bundle.reranker, lists)
+        scored = score(self.bundle.reranker, lists, self._factors)
         [ranking] = self._rankings([request], scored, filled=scored.order.shape[1])
-        listed, none = ranking.candidates, ranking.none_probability
+        listed, none = weighed(scored, 0, list(ranking.candidates))
         found = options(listed, none, self.costs)
         tried = near_ties(listed, found, self.costs) if listed else []
         return Explanation(
@@ -177,6 +191,11 @@ class Selector:
                 found.append({self._ids[row]: weight for row, weight in pairs if row >= 0})
         return found
 
+    def _factors_by_row(self) -> torch.Tensor | None:
+        """What live statistics add to each skill's score, (S,); None where nothing is added."""
+        factors = self._live.factors if self._live else {}
+        return torch.tensor([factors.get(skill_id, 0.0) for skill_id in self._ids]) if factors else None
+
     def _lists(self, parts: Sequence[Sequence[Request]]) -> Iterable[Lists]:
         """The candidates of each part; one after another where nobody is asked, so that memory is bounded."""
         lists = (self._listed(part) for part in parts)
@@ -201,9 +220,11 @@ class Selector:
         """`filled`: of how many candidates the slots are told."""
         reranker, readings = self.bundle.reranker, self.bundle.evidence.readings
         bare = firsts_without_links(reranker, scored, [bool(request.linked) for request in requests])
+        listed = candidates(scored, self._ids, readings, filled)
         columns = zip(
             requests,
-            candidates(scored, self._ids, readings, filled),
+            listed,
+            [weighed(scored, b, one) for b, one in enumerate(listed)],
             scored.probabilities[:, NONE].tolist(),
             none_ranks(scored),
             reasons(scored),
@@ -216,12 +237,13 @@ class Selector:
         self,
         request: Request,
         listed: list[Candidate],
+        seen: tuple[list[Candidate], float],
         none: float,
         none_rank: int,
         reasons: dict[str, float],
         bare: int,
     ) -> Ranking:
-        chosen = choose(listed, none, self.costs, request.key, self.release)
+        chosen = choose(*seen, self.costs, request.key, self.release)
         same = not listed or self._ids[bare] == listed[0].skill_id
         return Ranking(
             action=chosen.action,
