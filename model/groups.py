@@ -34,7 +34,7 @@ def groups_of(
 ) -> dict[str, NDArray[np.bool_]]:
     """Which of the rows `asked` are in each group, (N,) each; `rows` are the training rows."""
     counts = Counter(row.skill_id for row in rows if row.skill_id is not None)
-    head, rivals = _head(counts), with_rivals(rows, cards)
+    head, rivals = head_skills(counts), with_rivals(rows, cards)
     mine = [row.skill_id for row in asked]
     members = {
         "few phrases": [skill is not None and counts[skill] <= FEW for skill in mine],
@@ -48,7 +48,7 @@ def groups_of(
     return {name: np.asarray(rows, dtype=np.bool_) for name, rows in members.items()}
 
 
-def _head(counts: Counter[str]) -> set[str]:
+def head_skills(counts: Counter[str]) -> set[str]:
     """The skills with most rows, which together have half of all."""
     found, total = set(), 0
     for skill, count in counts.most_common():
