@@ -2,22 +2,25 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from model.bundle import Manifest, read_manifest
 from model.fulfilment import Asks, Question
+from model.live import joined_version
 from model.selector import Ranking, Request
-from topics.events import Action, Candidate, SkillCard
+from topics.events import Action, Candidate, LiveStatistics, SkillCard
 
 POISON = "poison"  # a text with this word makes the flat selector raise
+WRONG = "wrong:skill"  # a bundle whose name begins with `wrong` always chooses this one
 SLOW = "slow"  # and this one makes it take a tenth of a second
 
 
 class FlatSelector:
-    """Ranks what is linked, in order, with equal scores; says `none` where nothing is linked.
+    """Ranks what is linked, in order, with equal scores but for live statistics; says `none` where nothing is.
 
     Where it is given `asks`, it asks each linked skill that has an endpoint, and makes nothing of the answers.
     """
@@ -31,10 +34,15 @@ class FlatSelector:
         self.release = release
         self._asks = asks
         self._endpoints: dict[str, str] = {}
+        self._factors: Mapping[str, float] = {}
 
     def take(self, cards: Sequence[SkillCard], gone: Sequence[str]) -> int:
         self._endpoints |= {card.skill_id: card.endpoint for card in cards if card.endpoint}
         return 0
+
+    def follow(self, live: LiveStatistics | None) -> None:
+        self._factors = live.factors if live else {}
+        self.statistics = joined_version("", live)
 
     def decide(self, requests: list[Request]) -> list[Ranking]:
         if self._asks is not None:
@@ -46,20 +54,33 @@ class FlatSelector:
                     if skill in self._endpoints
                 ]
             )
-        return [_ranking(request) for request in requests]
+        return [_ranking(request, self._factors) for request in requests]
 
 
-def _ranking(request: Request) -> Ranking:
+class WrongSelector(FlatSelector):
+    """Opens a skill that nobody means, whatever is asked."""
+
+    def decide(self, requests: list[Request]) -> list[Ranking]:
+        wrong = (Candidate(skill_id=WRONG, score=1.0, probability=1.0),)
+        return [
+            replace(ranking, action=Action.LAUNCH, skill_id=WRONG, candidates=wrong)
+            for ranking in super().decide(requests)
+        ]
+
+
+def _ranking(request: Request, factors: Mapping[str, float]) -> Ranking:
     if POISON in request.text:
         raise ValueError(f"cannot rank {request.text!r}")
     if SLOW in request.text:
         time.sleep(0.02)
     share = 1 / (len(request.linked) + 1)
+    linked = sorted(request.linked, key=lambda skill: -factors.get(skill, 0.0))
     return Ranking(
         action=Action.LAUNCH if request.linked else Action.NONE,
-        skill_id=request.linked[0] if request.linked else None,
+        skill_id=linked[0] if linked else None,
         candidates=tuple(
-            Candidate(skill_id=skill, score=0.0, probability=share, linked=True) for skill in request.linked
+            Candidate(skill_id=skill, score=factors.get(skill, 0.0), probability=share, linked=True)
+            for skill in linked
         ),
         none_probability=share,
         propensity=1.0,
@@ -69,8 +90,9 @@ def _ranking(request: Request) -> Ranking:
 
 
 def load_flat(bundle: Path, asks: Asks | None = None) -> FlatSelector:
-    """A flat selector under the release id of `bundle`, which `flat_bundle` made."""
-    return FlatSelector(read_manifest(bundle).release, asks)
+    """A flat selector under the release id of `bundle`, which `flat_bundle` made; a wrong one by its name."""
+    kind = WrongSelector if (bundle / "flat.txt").read_text().startswith("wrong") else FlatSelector
+    return kind(read_manifest(bundle).release, asks)
 
 
 def flat_bundle(folder: Path, name: str) -> Path:

@@ -20,10 +20,18 @@ from topics.codec import decode, encode
 from topics.errors import NamefreeError
 from topics.events import DeadLetter, Decision, Link, Links, Release, Utterance
 from topics.kafka import producer, read_all
-from topics.registry import DEAD_LETTERS, DECISIONS, UTTERANCES, Topic, create_topics, topic_name
+from topics.registry import (
+    DEAD_LETTERS,
+    DECISIONS,
+    SHADOW_DECISIONS,
+    UTTERANCES,
+    Topic,
+    create_topics,
+    topic_name,
+)
 from topics.settings import Settings
 from workers.children import environment
-from workers.releases import publish
+from workers.releases import publish, record
 from workers.router import Commit
 from workers.router_process import RouterOptions, run_router
 
@@ -170,6 +178,11 @@ class Marketplace:
     def publish_bundle(self, bundle: Path) -> Release:
         return publish(self.settings, bundle, self.folder / "store", "", {}, bundle.name)
 
+    def record(self, name: str, parent: Release | None = None) -> Release:
+        """A release that no router serves yet."""
+        bundle, store = flat_bundle(self.folder, name), self.folder / "store"
+        return record(self.settings, bundle, store, parent.release if parent else "", {}, name)
+
     def send(self, topic: Topic, pairs: Sequence[Pair]) -> None:
         """As a producer that may send more than a broker takes by default: a megabyte travels too."""
         client = producer(msgspec.structs.replace(self.settings, kafka={"message.max.bytes": "2000000"}))
@@ -183,6 +196,10 @@ class Marketplace:
     def decisions(self, count: int) -> list[Decision]:
         """All decisions, once there are `count`: a commit returns before its readers see it."""
         return self._read(DECISIONS, Decision, count)
+
+    def shadow_decisions(self, count: int) -> list[Decision]:
+        """All decisions of a shadow, once there are `count`."""
+        return self._read(SHADOW_DECISIONS, Decision, count)
 
     def letters(self, count: int) -> list[DeadLetter]:
         """All dead letters, once there are `count`."""

@@ -1,20 +1,34 @@
 """The release store and the releases topic: whole or not at all, and the newest `current` is what serves."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from model.bundle import read_manifest
 from tests.conftest import Broker
 from tests.workers.doubles import flat_bundle
 from topics.errors import BadBundle, BrokerError, UsageError
+from topics.events import Release
 from topics.kafka import producer
 from topics.registry import RELEASES, create_topics, topic_name
 from topics.settings import Settings
 from workers.commands.releases import command, find_release, read_measures
 from workers.release_store import default_store, read_whole, store_bundle
-from workers.releases import all_releases, current_release, publish
+from workers.releases import (
+    CANARY,
+    SHADOW,
+    all_releases,
+    annotate,
+    current_release,
+    publish,
+    roll_back,
+    serve,
+    serving_now,
+    withdraw,
+)
 
 
 @pytest.fixture
@@ -48,13 +62,106 @@ def test_list_and_show_tell_what_serves(settings: Settings, tmp_path: Path) -> N
     arguments = ["publish", str(bundle), "--store", str(tmp_path / "store"), "--note", "first", "--json"]
     published = json.loads(CliRunner().invoke(command, arguments, obj=settings, catch_exceptions=False).stdout)
     listed = CliRunner().invoke(command, ["list", "--json"], obj=settings, catch_exceptions=False).stdout
-    assert json.loads(listed) == [{**published, "serving": True}]
+    assert json.loads(listed) == [{**published, "serving": True, "roles": {"current": 1.0}}]
     table = CliRunner().invoke(command, ["list"], obj=settings, catch_exceptions=False).stdout
     assert published["release"] in table
     shown = CliRunner().invoke(command, ["show", "current"], obj=settings, catch_exceptions=False).stdout
     assert published["digest"] in shown
     assert "first" in shown
     assert find_release(settings, published["release"][:4]).digest == published["digest"]
+
+
+def run(settings: Settings, *arguments: str) -> str:
+    return CliRunner().invoke(command, arguments, obj=settings, catch_exceptions=False).stdout
+
+
+def releases(settings: Settings, folder: Path) -> tuple[Release, Release]:
+    """The one that serves, and its parent."""
+    first = publish(settings, flat_bundle(folder, "one"), folder / "store", "", {}, "first", {"seed": "7"})
+    second = publish(settings, flat_bundle(folder, "two"), folder / "store", first.release, {}, "")
+    return second, first
+
+
+def test_what_is_recorded_serves_nobody_and_is_on_trial_only_for_its_time(
+    settings: Settings, tmp_path: Path
+) -> None:
+    second, first = releases(settings, tmp_path)
+    assert first.provenance == {"seed": "7"}
+    arguments = ["publish", str(flat_bundle(tmp_path, "three")), "--store", str(tmp_path / "store"), "--no-serve"]
+    assert "is recorded, and lies in" in run(settings, *arguments)
+    third = find_release(settings, read_manifest(tmp_path / "three").release)
+    assert serving_now(settings) == {"current": second}
+    later_ms = int(time.time() * 1000) + 3_600_000
+    canary = serve(settings, third, CANARY, 0.25, later_ms)
+    serve(settings, third, SHADOW, 0.5, 1)
+    assert serving_now(settings) == {"current": second, "canary": canary}
+    assert (canary.share, canary.until_ms) == (0.25, later_ms)
+    assert all_releases(settings) == [first, second, third]
+    listed = json.loads(run(settings, "list", "--json"))
+    assert [one["roles"] for one in listed] == [{}, {"current": 1.0}, {"canary": 0.25}]
+    assert "canary 25.00%" in run(settings, "list")
+    assert find_release(settings, "canary") == canary
+    withdraw(settings, CANARY)
+    assert serving_now(settings) == {"current": second}
+
+
+def test_a_rollback_restores_the_parent_ends_trials_and_is_noted(settings: Settings, tmp_path: Path) -> None:
+    second, first = releases(settings, tmp_path)
+    later_ms = int(time.time() * 1000) + 3_600_000
+    for key in (CANARY, SHADOW):
+        serve(settings, second, key, 0.1, later_ms)
+    assert first.release in run(settings, "rollback")
+    assert serving_now(settings) == {"current": first}
+    assert f"rolled back to {first.release} at " in run(settings, "list")
+    with pytest.raises(UsageError, match=f"{first.release} serves and it has no parent: name a release with --to"):
+        run(settings, "rollback")
+    assert json.loads(run(settings, "rollback", "--to", second.release[:6], "--json"))["release"] == second.release
+    assert serving_now(settings)["current"].digest == second.digest
+
+
+def test_a_rollback_to_what_serves_ends_trials_alone(settings: Settings, tmp_path: Path) -> None:
+    second, first = releases(settings, tmp_path)
+    serve(settings, first, CANARY, 0.1, int(time.time() * 1000) + 3_600_000)
+    run(settings, "rollback", "--to", "current")
+    assert serving_now(settings) == {"current": second}
+    assert all_releases(settings) == [first, second]  # nothing is noted
+
+
+def test_a_rollback_from_nothing_or_to_what_is_gone_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing serves, so there is nothing to go back from"):
+        roll_back(settings)
+    orphan = publish(settings, flat_bundle(tmp_path, "one"), tmp_path / "store", "gone", {}, "")
+    with pytest.raises(UsageError, match="its parent gone is not on the topic"):
+        roll_back(settings)
+    assert serving_now(settings) == {"current": orphan}
+
+
+def test_what_serves_cannot_be_withdrawn(settings: Settings) -> None:
+    with pytest.raises(ValueError, match="'current' is no trial"):
+        withdraw(settings, "current")
+
+
+def test_a_long_story_keeps_its_end(settings: Settings, tmp_path: Path) -> None:
+    release = publish(settings, flat_bundle(tmp_path, "one"), tmp_path / "store", "", {}, "n" * 990)
+    annotate(settings, release, "refused: at last")
+    [noted] = all_releases(settings)
+    assert noted.note.endswith("n; refused: at last")
+    assert len(noted.note) == 1_000
+
+
+def test_promote_tells_its_verdict_and_a_refusal_is_no_failure(settings: Settings, tmp_path: Path) -> None:
+    second, first = releases(settings, tmp_path)
+    told = CliRunner().invoke(command, ["promote", first.release, "--within", "0.005"], obj=settings)
+    assert told.exit_code == 0
+    assert f"{first.release} undecided: shadow: not enough traffic" in told.stdout
+    told = CliRunner().invoke(
+        command, ["promote", first.release, "--shadow-decisions", "0", "--within", "0.005", "--json"], obj=settings
+    )
+    found = json.loads(told.stdout)
+    assert (found["verdict"], found["promoted"], found["parent"]) == ("undecided", False, second.release)
+    assert [stage["name"] for stage in found["stages"]] == ["canary"]
+    assert "without a guard" in run(settings, "promote", first.release, "--without-guard")
+    assert serving_now(settings)["current"].digest == first.digest
 
 
 def test_an_id_that_no_release_has_is_asked_wrongly(settings: Settings) -> None:
