@@ -60,7 +60,8 @@ LIVE_STATISTICS = Topic(
     events.LiveStatistics,
     "delete",
     1,
-    config={**_kept(7), "max.message.bytes": str(events.MAX_FOLD_BYTES + 64 * 1024)},  # as long as decisions
+    # a day longer than the decisions that name it, as one in force is written again once a day
+    config={**_kept(8), "max.message.bytes": str(events.MAX_FOLD_BYTES + 64 * 1024)},
     note="what routers make of the folds between two cycles",
 )
 RELEASES = Topic(

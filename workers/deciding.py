@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from model.selector import Ranking, Request
 from topics.codec import Source, check_key, decode, encode
 from topics.errors import BadEvent
-from topics.events import Action, Decision, SkillCard, Utterance
+from topics.events import Action, Decision, LiveStatistics, SkillCard, Utterance
 from workers.source import place_of
 from workers.transactions import Headers
 
@@ -31,6 +31,7 @@ class Selecting(Protocol):
     def skills(self) -> int: ...
     def decide(self, requests: list[Request]) -> list[Ranking]: ...
     def take(self, cards: Sequence[SkillCard], gone: Sequence[str]) -> int: ...
+    def follow(self, live: LiveStatistics | None) -> None: ...
 
 
 class KnowsLinks(Protocol):

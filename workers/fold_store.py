@@ -71,7 +71,9 @@ def known_from(folds: Sequence[StatisticsFold], half_life_hours: float, now_ms: 
     if half_life_hours <= 0:
         return KnownStatistics(merge_all(buckets.values()), offsets, as_of_ms, buckets)
     half_life_ms = half_life_hours * 3_600_000
-    ages_ms = {name: max(as_of_ms - max(map(end_of, same)), 0) for name, same in parts.items()}
+    ages_ms = {
+        name: max(as_of_ms - max(end_of(name, fold.minutes) for fold in same), 0) for name, same in parts.items()
+    }
     weighed = [(counts, weight_after(ages_ms[name] / half_life_ms)) for name, counts in buckets.items()]
     return KnownStatistics(merge_weighed(weighed), offsets, as_of_ms, buckets)
 
@@ -94,7 +96,7 @@ def fold_in(key: bytes, value: bytes) -> StatisticsFold | None:
     """The fold that a message of the topic carries; None, with a warning in the log, where it is malformed."""
     try:
         fold = decode(value, StatisticsFold)
-        end_of(fold)
+        end_of(fold.bucket, fold.minutes)
         if not _is_whole(fold):
             raise BadEvent("it has fractions where counts are whole", "invalid")
     except BadEvent as error:

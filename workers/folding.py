@@ -249,13 +249,13 @@ def _bucket_name(number: int, minutes: int) -> str:
     return start.strftime("%Y-%m-%dT%H" if minutes % 60 == 0 else "%Y-%m-%dT%H:%M")
 
 
-def end_of(fold: StatisticsFold) -> int:
-    """When the bucket of a fold ends, in epoch milliseconds. Raises BadEvent where its name is no bucket's."""
+def end_of(bucket: str, minutes: int) -> int:
+    """When a bucket ends, in epoch milliseconds. Raises BadEvent where that is no bucket's name."""
     try:
-        start = datetime.fromisoformat(fold.bucket).replace(tzinfo=UTC)
+        start = datetime.fromisoformat(bucket).replace(tzinfo=UTC)
     except ValueError as error:
-        raise BadEvent(f"{fold.bucket[:60]!r} is no bucket's name, as 2026-11-22T19 is", "invalid") from error
-    return int(start.timestamp() * 1000) + fold.minutes * 60_000
+        raise BadEvent(f"{bucket[:60]!r} is no bucket's name, as 2026-11-22T19 is", "invalid") from error
+    return int(start.timestamp() * 1000) + minutes * 60_000
 
 
 def _key(event: Decision | Outcome) -> str:

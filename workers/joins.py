@@ -12,6 +12,7 @@ from sys import intern
 import msgspec
 from confluent_kafka import Message
 
+from model.live import live_version
 from topics.codec import Source, check_key, decode
 from topics.errors import BadEvent
 from topics.events import Action, Links, Outcome, OutcomeKind, Utterance
@@ -24,9 +25,10 @@ TELLING = (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED, OutcomeKind.CORRECTED)
 
 
 class Offered(msgspec.Struct, frozen=True):
-    """A candidate as far as a customer sees it."""
+    """A candidate as far as a customer sees it, and how likely it was."""
 
     skill_id: str
+    probability: float = 0.0
 
 
 class DecisionHead(msgspec.Struct, frozen=True):
@@ -38,8 +40,11 @@ class DecisionHead(msgspec.Struct, frozen=True):
     action: Action
     skill_id: str | None = None
     candidates: tuple[Offered, ...] = ()
+    none_probability: float = 0.0
+    propensity: float = 1.0
     linked: tuple[str, ...] = ()
     release: str = ""
+    statistics: str = ""
     catalogue: str = ""
     policy: str = ""
 
@@ -74,7 +79,7 @@ def source_of(message: Message) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was decided, and with which links, release, catalogue and costs."""
+    """What was decided, and with which links, release, catalogue, costs and live statistics ("" for none)."""
 
     action: Action
     skill_id: str | None
@@ -83,6 +88,7 @@ class Recorded:
     release: str
     catalogue: str = ""
     policy: str = ""
+    live: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,7 @@ def recorded_decisions(settings: Settings, wanted: Container[str]) -> dict[str, 
                 intern(head.release),
                 intern(head.catalogue),
                 intern(head.policy),
+                intern(live_version(head.statistics)),
             )
     return found
 

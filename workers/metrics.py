@@ -47,7 +47,7 @@ class RouterMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.consumed = _consumed(registry, ("utterances", "links", "skills", "releases"))
+        self.consumed = _consumed(registry, ("utterances", "links", "skills", "releases", "statistics"))
         self.dead_letters = _dead_letters(registry, ("utterances",))
         self.statistics_age_s = _statistics_age(registry)
         self.stage_s = Histogram(
@@ -108,6 +108,31 @@ class RouterMetrics:
             "namefree_trial_failures_total",
             "Batches that a release on trial could not decide; the one that serves has decided them.",
             ["role"],
+            registry=registry,
+        )
+        self.live_info = Gauge(
+            "namefree_live_statistics_info",
+            "1 for the version of the live statistics that decisions follow; none where they follow none.",
+            ["version"],
+            registry=registry,
+        )
+        self.live_held_back = Gauge(
+            "namefree_live_held_back", "Skills that live statistics hold back.", registry=registry
+        )
+        self.live_age_s = Gauge(
+            "namefree_live_fold_age_seconds",
+            "Age of the newest fold that the live statistics were made from; NaN before the first.",
+            registry=registry,
+        )
+        self.live_age_s.set(nan)
+        self.bad_folds = Counter(
+            "namefree_bad_folds_total",
+            "Folds on the statistics topic that the live statistics passed over.",
+            registry=registry,
+        )
+        self.live_failures = Counter(
+            "namefree_live_failures_total",
+            "Live statistics that could not be published; the ones before stay in force.",
             registry=registry,
         )
         self.links_customers = Gauge(
@@ -180,6 +205,16 @@ class RouterMetrics:
         self.trial_info.clear()
         for role, release in releases.items():
             self.trial_info.labels(role, release).set(1)
+
+    def following(self, version: str, held_back: int) -> None:
+        """Shows the live statistics that decisions follow, and how many skills they hold back."""
+        self.live_info.clear()
+        self.live_info.labels(version).set(1)
+        self.live_held_back.set(held_back)
+
+    def newest_fold(self, written_s: float) -> None:
+        """Ages the newest fold from when it was written, epoch seconds."""
+        self.live_age_s.set_function(lambda: time() - written_s)
 
     def statistics_since(self, published_s: float | None) -> None:
         """Ages the statistics from when their release was published (epoch seconds): they are no younger.

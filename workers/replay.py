@@ -3,21 +3,23 @@
 Each utterance is decided again with the links that its recorded decision was made with; without one, with the
 links it carries, else with the customer's current ones. It is decided among the skills of now: those of the
 release, and what the `skills` topic says of them, and by the selector's own costs; how many decisions were made
-among other skills or by other costs is told. What a release explored it explores again (see `model.policy`). Where
-outcomes tell what was meant, the releases are measured by it. That measure leans towards the release that decided
-at the time, because customers accept what they are offered: so the share that could be judged and the share of
-equal decisions stand beside it.
+among other skills or by other costs is told. Live statistics are those that the recorded decision names, as they
+stand on their topic; where they are gone from it, it is decided without, which is told. What a release explored it
+explores again (see `model.policy`). Where outcomes tell what was meant, the releases are measured by it. That
+measure leans towards the release that decided at the time, because customers accept what they are offered: so the
+share that could be judged and the share of equal decisions stand beside it.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from model.selector import Request
+from model.selector import Ranking, Request
 from topics.errors import UsageError
-from topics.events import Outcome, Utterance
+from topics.events import LiveStatistics, Outcome, Utterance
 from topics.settings import Settings
 from workers.console import Advance
 from workers.deciding import Selecting
@@ -30,6 +32,7 @@ from workers.joins import (
     telling_outcomes,
     verdict_of,
 )
+from workers.live import live_versions
 from workers.releases import CURRENT, all_releases, current_release
 from workers.skills import bring_up_to_date, cards_on_topic
 from workers.stretch import Stretch
@@ -57,13 +60,13 @@ def replay(
     tally = Tally(selectors, show)
     began_s = time.monotonic()
     for utterances in _batches(settings, stretch):
-        requests = [
-            Request(utterance.text, known.linked(utterance), utterance.utterance_id) for utterance in utterances
-        ]
-        rankings = zip(*(selector.decide(requests) for selector in selectors), strict=True)
+        rankings = zip(*(_decided(selector, utterances, known) for selector in selectors), strict=True)
         for utterance, ranked in zip(utterances, rankings, strict=True):
-            tally.take(utterance, ranked, known.recorded.get(utterance.utterance_id), known.verdict(utterance))
+            recorded = known.recorded.get(utterance.utterance_id)
+            tally.take(utterance, ranked, recorded, known.verdict(utterance), known.lacks(recorded))
         advance(tally.utterances)
+    for selector in selectors:
+        selector.follow(None)
     return tally.report(stretch, known.malformed, time.monotonic() - began_s)
 
 
@@ -95,6 +98,21 @@ def _batches(settings: Settings, stretch: Stretch) -> Iterator[list[Utterance]]:
         yield batch
 
 
+def _decided(selector: Selecting, utterances: Sequence[Utterance], known: "Known") -> list[Ranking]:
+    """Each decided with the live statistics that were in force then; those of one version together."""
+    together: dict[str, list[int]] = defaultdict(list)
+    for place, utterance in enumerate(utterances):
+        recorded = known.recorded.get(utterance.utterance_id)
+        together[recorded.live if recorded else ""].append(place)
+    found: dict[int, Ranking] = {}
+    for version, places in together.items():
+        selector.follow(known.live.get(version))
+        asked = [utterances[place] for place in places]
+        requests = [Request(one.text, known.linked(one), one.utterance_id) for one in asked]
+        found |= zip(places, selector.decide(requests), strict=True)
+    return [found[place] for place in range(len(utterances))]
+
+
 @dataclass(frozen=True)
 class Known:
     """What the other topics say about the utterances of a stretch."""
@@ -103,6 +121,11 @@ class Known:
     recorded: Mapping[str, Recorded]
     outcomes: Mapping[str, Outcome]
     links: Mapping[str, tuple[str, ...]]
+    live: Mapping[str, LiveStatistics]
+
+    def lacks(self, recorded: Recorded | None) -> bool:
+        """Whether the live statistics that it was decided with are gone."""
+        return recorded is not None and recorded.live != "" and recorded.live not in self.live
 
     def linked(self, utterance: Utterance) -> tuple[str, ...]:
         recorded = self.recorded.get(utterance.utterance_id)
@@ -131,4 +154,5 @@ def _gather(settings: Settings, stretch: Stretch) -> Known:
         recorded=recorded,
         outcomes=telling_outcomes(settings, customers),
         links=current_links(settings, asking) if asking else {},
+        live=live_versions(settings) if any(one.live for one in recorded.values()) else {},
     )

@@ -64,6 +64,12 @@ class Skills(Protocol):
     def update(self, selectors: Sequence[Selecting]) -> None: ...
 
 
+class Live(Protocol):
+    """Live statistics; the methods say more in `workers.live`."""
+
+    def update(self, selectors: Sequence[Selecting]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Commit:
     """What one committed batch was, for tests and for whoever watches: `namefree route --json`."""
@@ -94,6 +100,7 @@ class Router:
     shadow_decisions: str
     dead_letters: str
     report: Callable[[Commit], None] = _silent
+    live: Live | None = None  # None: none are followed
     turned_s: float = 0.0
 
     def run(self, stop: threading.Event, until_idle_s: float = 0.0) -> None:
@@ -106,6 +113,8 @@ class Router:
             self.links.update(self.source.owned, stop)
             lineup = self.serving.lineup()
             self.skills.update(lineup.selectors if lineup else ())
+            if self.live and lineup:
+                self.live.update(lineup.selectors)
             self.source.show_lag()
             if messages and not stop.is_set():  # stopped while links were restored: decide nothing without them
                 self._turn(messages, lineup)

@@ -34,6 +34,7 @@ from workers.asking_options import AskOptions
 from workers.dead_letters import Ceiling
 from workers.deciding import Selecting
 from workers.links import LinksTable
+from workers.live import LiveFollower, LiveOptions
 from workers.metrics import RouterMetrics, serve_metrics
 from workers.router import Commit, Router
 from workers.serving import FixedBundle, Loader, ReleaseFollower, wait_for_release
@@ -60,6 +61,7 @@ class RouterOptions(Struct, frozen=True, kw_only=True):
     metrics_port: int = 9108
     until_idle_s: float = 0.0
     asking: AskOptions | None = None  # None: no skill is asked
+    live: LiveOptions | None = None  # None: no live statistics are followed
 
 
 class Loading(Protocol):
@@ -94,6 +96,9 @@ def run_router(
         asks = stack.enter_context(opened(options.asking, metrics))
         loader = skills.loading(partial(load, asks=asks) if asks else load)
         serving = stack.enter_context(closing(_serving(settings, options.bundle, loader, metrics)))
+        live = LiveFollower(settings, options.live, metrics) if options.live else None
+        if live:
+            stack.enter_context(closing(live))
         wait_for_release(serving, stop)
         if stop.is_set():
             return
@@ -121,6 +126,7 @@ def run_router(
                 shadow_decisions=topic_name(settings, SHADOW_DECISIONS),
                 dead_letters=topic_name(settings, DEAD_LETTERS),
                 report=report,
+                live=live,
             )
         )
         router[0].run(stop, options.until_idle_s)

@@ -54,8 +54,8 @@ class ReleaseReport:
 
     `equal`: same action and skill as recorded. `equal_own`: the same among those that this very release had
     decided among the same skills by the same costs; anything under 1 there is a fault. `elsewhere`: how many it
-    had decided among other skills, which have joined, changed or left since or before, or by other costs. `top1`:
-    the first skill is the meant one, among the judged.
+    had decided among other skills, which have joined, changed or left since or before, by other costs, or with
+    live statistics that are gone. `top1`: the first skill is the meant one, among the judged.
     """
 
     release: str
@@ -69,7 +69,8 @@ class ReleaseReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What a replay found. `gain` is top-1 of the first release minus that of the second, paired."""
+    """What a replay found. `gain` is top-1 of the first release minus that of the second, paired. `live_missing`:
+    decisions whose live statistics are gone from their topic, so that they could not be repeated."""
 
     stretch: Stretch
     utterances: int
@@ -83,6 +84,7 @@ class Report:
     changes: list[Change]
     seconds: float
     utterances_per_s: float
+    live_missing: int = 0
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Tally:
     def __init__(self, selectors: Sequence[Selecting], show: int) -> None:
         self.names = [(selector.release, selector.catalogue, selector.policy) for selector in selectors]
         self.counted = [Counted() for _ in selectors]
-        self.utterances = self.recorded = self.judged = self.changed = self.compared = 0
+        self.utterances = self.recorded = self.judged = self.changed = self.compared = self.live_missing = 0
         self.decided_by: Counter[str] = Counter()
         self.pairs: Counter[tuple[bool, ...]] = Counter()  # (first right, second right) -> judged utterances
         self.changes: list[Change] = []
@@ -114,21 +116,26 @@ class Tally:
         ranked: Sequence[Ranking],
         recorded: Recorded | None,
         verdict: Verdict | None,
+        lacks_live: bool = False,
     ) -> None:
-        """Counts one utterance, as each release ranked it, beside what was recorded and what was meant."""
+        """Counts one utterance, as each release ranked it, beside what was recorded and what was meant.
+
+        `lacks_live`: it was decided without the live statistics that it was recorded with.
+        """
         self.utterances += 1
+        self.live_missing += lacks_live
         if recorded is not None:
-            self._compare_with(recorded, ranked)
+            self._compare_with(recorded, ranked, lacks_live)
         if verdict is not None:
             self._judge(verdict, ranked)
         self._note_change(utterance, recorded, ranked, verdict)
 
-    def _compare_with(self, recorded: Recorded, ranked: Sequence[Ranking]) -> None:
+    def _compare_with(self, recorded: Recorded, ranked: Sequence[Ranking], lacks_live: bool) -> None:
         self.recorded += 1
         self.decided_by[recorded.release] += 1
         for name, counted, ranking in zip(self.names, self.counted, ranked, strict=True):
             equal = _choice(ranking) == (recorded.action, recorded.skill_id)
-            own = name == (recorded.release, recorded.catalogue, recorded.policy)
+            own = name == (recorded.release, recorded.catalogue, recorded.policy) and not lacks_live
             counted.equal += equal
             counted.own += own
             counted.equal_own += equal and own
@@ -178,6 +185,7 @@ class Tally:
             changes=self.changes,
             seconds=round(seconds, 3),
             utterances_per_s=round(self.utterances / max(seconds, 1e-9), 1),
+            live_missing=self.live_missing,
         )
 
     def _release(self, name: tuple[str, str, str], counted: Counted) -> ReleaseReport:

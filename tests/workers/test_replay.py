@@ -10,14 +10,36 @@ import msgspec
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions
 
+from model.live import live_statistics
 from model.selector import Ranking, Request
 from tests.conftest import Broker
 from tests.workers.answering import decision
 from topics.codec import encode
 from topics.errors import UsageError
-from topics.events import Action, Candidate, Decision, Link, Links, Outcome, OutcomeKind, SkillCard, Utterance
+from topics.events import (
+    Action,
+    Candidate,
+    Decision,
+    Link,
+    Links,
+    LiveStatistics,
+    Outcome,
+    OutcomeKind,
+    SkillCard,
+    Utterance,
+)
 from topics.kafka import admin_client, producer
-from topics.registry import DECISIONS, LINKS, OUTCOMES, SKILLS, UTTERANCES, Topic, create_topics, topic_name
+from topics.registry import (
+    DECISIONS,
+    LINKS,
+    LIVE_STATISTICS,
+    OUTCOMES,
+    SKILLS,
+    UTTERANCES,
+    Topic,
+    create_topics,
+    topic_name,
+)
 from topics.settings import Settings
 from workers.commands.replay import print_report
 from workers.deciding import Selecting
@@ -42,14 +64,20 @@ class Choosing:
         self.catalogue = catalogue
         self.taken: list[tuple[Sequence[SkillCard], Sequence[str]]] = []
         self.asked: list[Request] = []
+        self.followed: LiveStatistics | None = None
+        self.followed_for: dict[str, LiveStatistics | None] = {}  # by text
         self._choose = choose
 
     def take(self, cards: Sequence[SkillCard], gone: Sequence[str]) -> int:
         self.taken.append((cards, gone))
         return len(cards) + len(gone)
 
+    def follow(self, live: LiveStatistics | None) -> None:
+        self.followed = live
+
     def decide(self, requests: list[Request]) -> list[Ranking]:
         self.asked += requests
+        self.followed_for |= dict.fromkeys((request.text for request in requests), self.followed)
         return [_ranking(self._choose(request)) for request in requests]
 
 
@@ -144,6 +172,27 @@ def test_decisions_by_other_costs_are_told_and_are_no_fault(settings: Settings) 
     selector.policy = "question=0.5"
     [found] = everything(settings, selector).releases
     assert (found.policy, found.elsewhere, found.equal_own.of, found.equal_own.hits) == ("question=0.5", 3, 6, 6)
+
+
+def test_each_is_decided_with_the_live_statistics_of_its_time_and_versions_that_are_gone_are_told(
+    settings: Settings,
+) -> None:
+    utterances = [utterance(n, ["rides"]) for n in range(9)]
+    send(settings, UTTERANCES, utterances)
+    live = live_statistics({"rides": -3.0}, {}, NOW_MS)
+    sender = Sender(settings)
+    sender.send(topic_name(settings, LIVE_STATISTICS), live.version, encode(live))
+    sender.flush()
+    decided(settings, utterances[:3])
+    decided(settings, utterances[3:7], statistics=f"5a0c+{live.version}")
+    decided(settings, utterances[7:], statistics="5a0c+live-000000000000")
+    selector = Choosing("old", first_link)
+    report = everything(settings, selector)
+    [found] = report.releases
+    versions = {int(text.split()[1]): one and one.version for text, one in selector.followed_for.items()}
+    assert versions == {n: live.version if 3 <= n < 7 else None for n in range(9)}
+    assert (report.live_missing, found.elsewhere, found.equal_own.hits, found.equal_own.of) == (2, 2, 7, 7)
+    assert selector.followed is None
 
 
 def test_what_was_explored_is_explored_again_by_the_utterances_own_id(settings: Settings) -> None:

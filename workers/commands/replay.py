@@ -47,8 +47,9 @@ def command(
     says otherwise) or epoch milliseconds. Each utterance is decided with the links that were used at the time.
     A release must repeat its own decisions: its share of own decisions repeated is 1. It chooses among the skills
     of now, those of the skills topic among them, and by the costs given here, which are to be those of the router
-    that is repeated; decisions that it made among other skills or by other costs are counted apart. Top-1 is
-    measured where an outcome told the intended skill, which leans towards the release that decided then.
+    that is repeated; decisions that it made among other skills, by other costs, or with live statistics that are
+    gone from their topic are counted apart. Top-1 is measured where an outcome told the intended skill, which
+    leans towards the release that decided then.
 
     \b
     Example:
@@ -68,7 +69,7 @@ def command(
 def print_report(report: Report) -> None:
     """The report as tables on stdout."""
     print_table("Replay", ["measure", "value"], _measures(report))
-    columns = ["release", "equal to recorded", "own decisions repeated", "own, other skills or costs", "top-1"]
+    columns = ["release", "equal to recorded", "own decisions repeated", "own, in other conditions", "top-1"]
     rows = [
         (one.release, _share(one.equal), _share(one.equal_own), f"{one.elsewhere:,}", _share(one.top1))
         for one in report.releases
@@ -90,6 +91,8 @@ def _measures(report: Report) -> list[tuple[str, str]]:
         ("changed decisions", f"{report.changed:,}"),
         ("utterances/s", f"{report.utterances_per_s:,.0f}"),
     ]
+    if report.live_missing:
+        rows.append(("live statistics are gone of", f"{report.live_missing:,} decisions"))
     if report.between is not None:
         rows.append(("equal decisions of the two", _share(report.between)))
     if report.gain is not None:

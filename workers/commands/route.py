@@ -12,11 +12,13 @@ from model.selector import Selector
 from topics.settings import Settings
 from workers.asking_options import AskOptions, asking_options
 from workers.lifecycle import stop_on_signals
+from workers.live import LiveOptions
 from workers.options import cost_options, metrics_port_of, worker_options
 from workers.router import Commit
 from workers.router_process import RouterOptions, run_router
 
 DEFAULTS = RouterOptions()
+LIVE = LiveOptions()
 
 
 def print_commit(commit: Commit) -> None:
@@ -72,6 +74,31 @@ def be_silent(_commit: Commit) -> None:
 )
 @cost_options
 @asking_options
+@click.option(
+    "--live-statistics/--no-live-statistics",
+    default=False,
+    show_default=True,
+    help="Follow the statistics topic between two cycles: a skill whose launches customers refuse against all "
+    "expectation loses its place at once.",
+)
+@click.option(
+    "--live-half-life",
+    "half_life_minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=LIVE.half_life_minutes,
+    show_default=True,
+    metavar="MINUTES",
+    help="What is held against a skill halves in this time; after about as long it is tried again.",
+)
+@click.option(
+    "--live-refresh",
+    "refresh_s",
+    type=click.FloatRange(0, min_open=True),
+    default=LIVE.refresh_s,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often live statistics are made anew.",
+)
 @worker_options(DEFAULTS.metrics_host, DEFAULTS.metrics_port)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each committed batch.")
 @click.pass_obj
@@ -89,6 +116,9 @@ def command(
     until_idle_s: float,
     asking: AskOptions | None,
     costs: dict[str, float],
+    live_statistics: bool,
+    half_life_minutes: float,
+    refresh_s: float,
     as_json: bool,
 ) -> None:
     """The router: decides each utterance exactly once.
@@ -102,6 +132,7 @@ def command(
       namefree route --bundle runs/first --metrics-port 0 --until-idle 5 --json
       namefree route --ask --ask-deadline-ms 80
       namefree route --cost-question 0.5 --explore 0
+      namefree route --live-statistics --live-half-life 30
     """
     options = RouterOptions(
         group=group,
@@ -114,6 +145,7 @@ def command(
         metrics_port=metrics_port_of(metrics_host, metrics_port, DEFAULTS.metrics_port),
         until_idle_s=until_idle_s,
         asking=asking,
+        live=LiveOptions(half_life_minutes=half_life_minutes, refresh_s=refresh_s) if live_statistics else None,
     )
     torch.set_num_threads(threads)
     with stop_on_signals() as stop:
