@@ -106,6 +106,7 @@ def _rows(before: Selector, after: Selector, own: Mapping[str, Sequence[str]]) -
     if not own:
         return []
     rows, lost = _compared(before, after, list(own)), []
+    catalogue, trained = before.bundle.catalogue, before.bundle.manifest.skills  # 0: not written yet
     grown = rows.cosines is not None and float(np.median(rows.cosines)) >= GROWN
     for at, skill in enumerate(own):
         was, now = rows.was[at], rows.now[at]
@@ -113,6 +114,8 @@ def _rows(before: Selector, after: Selector, own: Mapping[str, Sequence[str]]) -
             lost.append(
                 Lost(skill, f"its learned row is {now:.2f} times as long as the median, and was {was:.2f}")
             )
+        elif trained and catalogue.row(skill) >= trained:
+            continue  # it joined since, so its row was put there and not learned
         elif grown and rows.cosines is not None and rows.cosines[at] <= TURNED:
             most = float(np.median(rows.cosines))
             turned = f"its learned row has a cosine of {rows.cosines[at]:.2f} to that before"
