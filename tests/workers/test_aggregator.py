@@ -23,7 +23,8 @@ from topics.kafka import admin_client, producer, read_all
 from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, create_topics, topic_name
 from topics.settings import Settings
 from workers.aggregator import Aggregator, AggregatorOptions, Write, run_aggregator
-from workers.fold_store import FoldWriter, read_statistics
+from workers.fold_store import FoldWriter, latest_folds, read_records, read_statistics
+from workers.folding import fold_records
 from workers.metrics import AggregatorMetrics
 
 
@@ -69,6 +70,20 @@ def plain_fold(settings: Settings) -> Statistics:
     return whole
 
 
+def cells(settings: Settings) -> dict[tuple[str, int], Statistics]:
+    """What stands on the statistics topic, by bucket and partition."""
+    partitions = range(3)
+    return {
+        (fold.bucket, fold.partition): Statistics.from_fold(fold) for fold in latest_folds(settings, partitions)
+    }
+
+
+def folded_plainly(settings: Settings) -> dict[tuple[str, int], Statistics]:
+    """Both topics from their beginning, by nobody's leave, in one process without a past."""
+    sources = (settled(settings, DECISIONS), DECISIONS), (settings, OUTCOMES)
+    return fold_records(record for where, topic in sources for record in read_records(where, topic))
+
+
 def letters(settings: Settings) -> list[DeadLetter]:
     name = topic_name(settings, DEAD_LETTERS)
     return [codec.decode(found.value(), DeadLetter) for found in read_all(settled(settings, DEAD_LETTERS), name)]
@@ -90,6 +105,7 @@ def test_killed_in_the_middle_it_counts_as_if_nothing_had_happened(
     known = read_statistics(settled(settings, STATISTICS))
     assert (known.statistics.decisions, known.statistics.outcomes) == (sent[0], sent[0])
     assert known.statistics == plain_fold(settings)
+    assert cells(settings) == folded_plainly(settings)
     ends = Counter(m.partition() for m in read_all(settings, topic_name(settings, OUTCOMES)))
     assert {p: n for (topic, p), n in known.offsets.items() if topic == "outcomes"} == ends
     assert letters(settings) == []
@@ -146,6 +162,37 @@ def test_an_outcome_nobody_asked_for_becomes_a_dead_letter_once_decisions_are_pa
     wait_until(lambda: any(line.dead_letters for line in one.lines), PATIENCE_S, "the dead letter is written")
     assert one.end() == 0
     assert [letter.reason for letter in letters(settings)] == ["unknown_utterance"]
+
+
+def test_devices_that_tell_twice_late_early_or_of_nothing_are_folded_once_or_told_why_not(
+    settings: Settings, start: Start
+) -> None:
+    now_ms, hour_ms = int(time.time() * 1000), 3_600_000
+    twice, early, late, unknown, last = (n * 50 + 1 for n in range(5))  # of one customer
+    told = [
+        (OUTCOMES, outcome(unknown), now_ms - 3 * hour_ms),
+        (DECISIONS, decision(late), now_ms - 3 * hour_ms),
+        (OUTCOMES, outcome(early), now_ms - 1_000),  # and its decision only comes after it
+        (OUTCOMES, outcome(twice), now_ms),
+        (DECISIONS, decision(twice), now_ms),
+        (OUTCOMES, outcome(twice), now_ms),
+        (OUTCOMES, outcome(late), now_ms),
+        (DECISIONS, decision(early), now_ms),
+        (DECISIONS, decision(last), now_ms),
+    ]
+    client = producer(settings)
+    for topic, event, at_ms in told:
+        client.produce(topic_name(settings, topic), codec.encode(event), "c-1", timestamp=at_ms)
+        client.flush()
+    one = start("--until-idle", "2")
+    assert one.wait() == 0
+    found = Statistics().fold(decision(early), outcome(early)).fold(decision(twice), outcome(twice))
+    for each in (twice, early, late, last):
+        found.fold(decision(each))
+    assert read_statistics(settled(settings, STATISTICS)).statistics == found
+    assert sum(line.folded["duplicate"] for line in one.lines) == 1
+    dead = {codec.decode(letter.source_value, Outcome).utterance_id: letter.reason for letter in letters(settings)}
+    assert dead == {f"u-{late}": "unknown_utterance", f"u-{unknown}": "unknown_utterance"}
 
 
 def test_an_owner_that_was_replaced_is_fenced_and_ends_with_an_error(
