@@ -162,7 +162,7 @@ def _ask_and_act(
         due = 0 if over else crowd.due()
         _ask(settings, crowd, sender, due)
         _act(settings, crowd, sender, ears.hear(0.0 if due else LOOK_S))
-        if time.monotonic() - told_s > PROGRESS_S:
+        if crowd.decided < crowd.asked and time.monotonic() - told_s > PROGRESS_S:
             told_s = time.monotonic()
             crowd.progress(advance)
         if over and crowd.decided == crowd.asked and not crowd.is_telling():

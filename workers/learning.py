@@ -20,7 +20,7 @@ from topics.events import SkillCard
 from topics.settings import Settings
 from workers import console
 from workers.learning_plan import VARIANTS, LearningOptions, Market, planned, read_market
-from workers.learning_results import Kept, Measured, Run, code, digest
+from workers.learning_results import Kept, Measured, Run, digest, model_code, run_code
 from workers.learning_run import Start, measured, run_world
 from workers.worlds import draw
 
@@ -59,8 +59,9 @@ def _key(market: Market, name: str, variant: str, seed: int, options: LearningOp
     return digest(
         market.name(),
         asked,
-        (options.cycle_epochs, options.max_loss, options.change_s),
-        code("model", "workers"),
+        (options.cycle_epochs, options.bounds, options.change_s),
+        model_code(),
+        run_code(),
     )
 
 
@@ -72,7 +73,7 @@ def _trained(
     label: str, cards: Sequence[SkillCard], rows: Sequence[Row], recipe: Recipe, kept: Kept
 ) -> tuple[Path, Bundle]:
     """A bundle, made where it is not kept, and its folder."""
-    key = digest(cards, rows_digest(rows), recipe, code("model"))
+    key = digest(cards, rows_digest(rows), recipe, model_code())
     bundle = kept.bundle(key)
     if bundle is None:
         total = steps(len(rows), cards, recipe)
@@ -91,7 +92,7 @@ def _full(market: Market, seed: int, options: LearningOptions, kept: Kept) -> Me
     else:
         recipe = _seeded(options.recipe, seed)
         _, bundle = _trained(f"full supervision, seed {seed}", market.cards, market.rows, recipe, kept)
-    key = digest(market.name(), bundle.manifest.digest, code("model"))
+    key = digest(market.name(), bundle.manifest.digest, model_code())
     found = kept.measured(key)
     if found is None:
         found = measured(Selector(bundle), market.conditions.rows)

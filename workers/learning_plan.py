@@ -8,24 +8,32 @@ import numpy as np
 
 from model.conditions import Conditions, read_conditions
 from model.data import Row, read_rows, read_skills, split_path
+from model.gate_lines import Bounds
 from model.pipeline import Recipe, rows_digest
 from topics.events import SkillCard
+from workers.cycle_options import Learning
 from workers.learning_results import digest
 from workers.worlds import WORLDS
 
 WHOLE = "whole"
+ASKED = ("steady", "drift", "adversarial")  # the others are run where one of these needs them
 
 
 class Variant(msgspec.Struct, frozen=True):
-    """A run with one thing off."""
+    """A run with one thing off: what a cycle takes from customers, and the router's own options."""
 
     told: str
+    learning: Learning = Learning()
     route: tuple[str, ...] = ()
 
 
 VARIANTS = {
     WHOLE: Variant("nothing off"),
-    "no exploration": Variant("the router never tries a near tie", ("--explore", "0")),
+    "no statistics": Variant("a cycle does not see the statistics", Learning(statistics=False)),
+    "no distillation": Variant("the serving release does not teach", Learning(distillation=False)),
+    "no exploration": Variant("the router never tries a near tie", route=("--explore", "0")),
+    "no propensities": Variant("labelled requests count alike", Learning(propensities=False)),
+    "no beliefs": Variant("requests whose outcome does not tell are left out", Learning(beliefs=False)),
 }
 ABLATIONS = tuple(name for name in VARIANTS if name != WHOLE)
 
@@ -38,14 +46,14 @@ class LearningOptions:
 
     data: Path
     out: Path
-    worlds: tuple[str, ...] = ("steady", "drift", "adversarial")
+    worlds: tuple[str, ...] = ASKED
     ablations: tuple[str, ...] = ()
     parts: int = 4
     first: float = 0.2
     seeds: int = 1
     recipe: Recipe = field(default_factory=Recipe)
     cycle_epochs: int = 4
-    max_loss: float = 0.02
+    bounds: Bounds = field(default_factory=Bounds)
     max_rows: int | None = None
     change_s: float = 30.0
     full: Path | None = None

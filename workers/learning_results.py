@@ -5,6 +5,7 @@ import base64
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,10 @@ from workers.crowd import Met
 
 log = logging.getLogger("namefree.learning")
 T = TypeVar("T")
+RUN_CODE = (
+    *("behaviour", "crowd", "customers", "worlds", "learning_run", "trainer", "gathering", "experience"),
+    *("folding", "aggregator", "fold_store", "router", "deciding", "skills", "live"),
+)
 SLICES = 10  # of a part, for what happens within it
 TAKEN = (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED)
 
@@ -127,11 +132,17 @@ def digest(*parts: object) -> str:
     return found.hexdigest()[:16]
 
 
-def code(*packages: str) -> str:
-    """A hash of what the modules of these packages do, `model` or `workers`; remarks have no part in it."""
-    folders = {"model": Path(model.__file__).parent, "workers": Path(workers.__file__).parent}
-    paths = [path for package in packages for path in sorted(folders[package].glob("*.py"))]
-    return digest([without_remarks(path) for path in paths])
+@cache
+def model_code() -> str:
+    """A hash of what the model's modules do; remarks have no part in it."""
+    return digest([without_remarks(path) for path in sorted(Path(model.__file__).parent.glob("*.py"))])
+
+
+@cache
+def run_code() -> str:
+    """The same of the workers' modules that make a run what it is."""
+    folder = Path(workers.__file__).parent
+    return digest([without_remarks(folder / f"{name}.py") for name in RUN_CODE])
 
 
 class Kept:

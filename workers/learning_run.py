@@ -23,12 +23,13 @@ from workers.catalogue import load_catalogue
 from workers.children import Child, wait_for
 from workers.crowd import Crowd, Met, Plan, Summary, customers_of, reaction
 from workers.customers import simulate_crowd
+from workers.cycle_options import CycleOptions
 from workers.fold_store import read_statistics
 from workers.learning_plan import VARIANTS, WHOLE, LearningOptions, Market
 from workers.learning_results import Measured, Part, Run, packed, sliced, unpacked
 from workers.portions import write_folder
 from workers.releases import current_release, publish
-from workers.trainer import CycleOptions, CycleResult, run_cycle
+from workers.trainer import CycleResult, run_cycle
 from workers.worlds import World
 
 log = logging.getLogger("namefree.learning")
@@ -64,7 +65,8 @@ class Start:
             store=self.folder / "releases",
             data=self.folder / "corpus",
             cycle_epochs=self.options.cycle_epochs,
-            max_loss=self.options.max_loss,
+            bounds=self.options.bounds,
+            learning=VARIANTS[self.variant].learning,
             min_outcomes=1,
             recipe=self.recipe,
         )
@@ -132,8 +134,11 @@ def run_world(settings: Settings, start: Start) -> Run:
 
 
 def _route(start: Start) -> list[str]:
-    """The router's own options."""
-    return [*VARIANTS[start.variant].route]
+    """The router's own options; where the world changes it follows live statistics."""
+    follows = (
+        ("--live-statistics", "--live-refresh", str(WRITE_EVERY_S)) if start.world.changes is not None else ()
+    )
+    return [*VARIANTS[start.variant].route, *follows]
 
 
 def _part(loop: Loop, part: int, workers: tuple[Child, Child]) -> Part:
@@ -229,7 +234,7 @@ def _serve(loop: Loop, part: int, workers: tuple[Child, Child]) -> None:
 
 
 def _kept_of(result: CycleResult) -> dict[str, object]:
-    names = ("published", "reason", "release", "outcome_rows", "judged_rows", "before", "after")
+    names = ("published", "reason", "release", "outcome_rows", "believed_rows", "judged_rows", "before", "after")
     return {name: getattr(result, name) for name in names}
 
 

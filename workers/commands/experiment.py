@@ -19,7 +19,7 @@ from model.summaries import summary
 from model.systems import GROUPS, selected
 from topics.folders import home_dir
 from workers import console
-from workers.commands import experiment_onboarding, experiment_reranker
+from workers.commands import experiment_learning, experiment_onboarding, experiment_reranker
 from workers.experiment_report import render
 from workers.pages import make_room, write_page
 
@@ -39,11 +39,13 @@ def command() -> None:
       namefree experiment shortlister --quick
       namefree experiment onboarding --quick
       namefree experiment reranker --quick
+      namefree experiment learning --quick
     """
 
 
 command.add_command(experiment_onboarding.command)
 command.add_command(experiment_reranker.command)
+command.add_command(experiment_learning.command)
 
 
 @command.command("shortlister", context_settings={"show_default": True})
