@@ -17,19 +17,24 @@ FEW = 20  # requests that a canary should have had, when it is asked whether it 
 
 class Budget:
     """Pauses a canary before it has decided more than `max_seen` of all requests, and widens it where it has next
-    to none of those that its share of the customers stands for."""
+    to none of those that its share of the customers stands for.
 
-    def __init__(self, share: float, max_seen: float, seen: int = 0, decided: int = 0) -> None:
-        """`seen`, `decided`: requests that the canary has decided so far, and all."""
+    It is not widened before it is known that routers have loaded it: all of the share would come at once.
+    """
+
+    def __init__(self, share: float, max_seen: float, seen: int, decided: int, loaded: bool) -> None:
+        """`seen`, `decided`: requests that the canary has decided so far, and all. `loaded`: by the routers, as
+        its decisions as a shadow have shown."""
         self._wanted = self._share = share
         self._max_seen = max_seen
         self._paused = False
+        self._loaded = loaded
         self._since = (seen, decided)
 
     def share(self, seen: int, decided: int) -> float:
         """The share of the customers from now on, 0 for a pause; `seen` and `decided` as above.
 
-        >>> budget = Budget(share=0.1, max_seen=0.2)
+        >>> budget = Budget(share=0.1, max_seen=0.2, seen=0, decided=0, loaded=True)
         >>> [budget.share(*counts) for counts in ((5, 100), (20, 100), (20, 150), (20, 200))]
         [0.1, 0.0, 0.0, 0.1]
         """
@@ -40,7 +45,10 @@ class Budget:
             self._paused = False
         if self._paused != was_paused:
             log.info("the canary decided %d of %d requests and %s", seen, decided, _does(self._paused))
-        if not self._paused:
+        self._loaded = self._loaded or seen > self._since[0]
+        if self._paused or not self._loaded:
+            self._since = (seen, decided)
+        else:
             self._widen(seen, decided)
         return 0.0 if self._paused else self._share
 
@@ -48,7 +56,8 @@ class Budget:
         due = self._wanted * (decided - self._since[1])
         if due < FEW:
             return
-        if seen - self._since[0] < due / 4 and self._share <= 0.5:
+        rare = seen - self._since[0] < due / 4 and seen < self._wanted * decided / 2  # of late, and all in all
+        if rare and self._share <= 0.5:
             self._share *= 2
             log.info("few of the canary's customers ask: its share is now %.2g", self._share)
         self._since = (seen, decided)

@@ -153,7 +153,8 @@ def _plan(trial: Trial, options: PromotionOptions) -> Iterator[tuple[str, Callab
     if options.shadow_decisions:
         yield "shadow", partial(_shadow, trial, options)
     if options.canary_outcomes:
-        budget = Budget(options.canary_share, options.max_seen, *trial.seen())
+        loaded = trial.feedback.comparison.compared > 0
+        budget = Budget(options.canary_share, options.max_seen, *trial.seen(), loaded)
         yield "canary", partial(_canary, trial, options, options.canary_share, budget)
         for share in options.steps:
             yield f"canary of {share:.0%}", partial(_canary, trial, options, share)

@@ -102,10 +102,10 @@ class ReleaseFollower:
         try:
             while not self._closing.is_set():
                 self._look()
-                self._leave_out()
+                left = self._leave_out()
                 for key in SERVING_KEYS:
                     if self._is_due(key):
-                        self._take(key, self._wanted[key])
+                        self._take(key, self._wanted[key], left)
         except BaseException as error:  # noqa: BLE001 the loop must not serve on without its follower
             self._failure = error
 
@@ -129,13 +129,16 @@ class ReleaseFollower:
             except BadEvent as bad:
                 self._failed(f"passed over: {bad}")
 
-    def _leave_out(self) -> None:
-        """Lets go of trials that are over, or that another release has taken the place of."""
+    def _leave_out(self) -> list[_Served]:
+        """Lets go of trials that are over, or that another release has taken the place of, and returns them."""
+        left = []
         for key in (CANARY, SHADOW):
             served = self._served.get(key)
             if served and not (self._is_wanted(key) and self._wanted[key].digest == served.release.digest):
                 self._serve(key, None)
+                left.append(served)
                 log.info("release %s is no %s any more", served.release.release, key)
+        return left
 
     def _is_wanted(self, key: str) -> bool:
         return key in self._wanted and in_force(self._wanted[key])
@@ -149,10 +152,12 @@ class ReleaseFollower:
             and time.monotonic() >= self._try_s[key]
         )
 
-    def _take(self, key: str, release: Release) -> None:
-        """Loads the release beside what decides, if it is not there already, and has it decide."""
+    def _take(self, key: str, release: Release, left: list[_Served]) -> None:
+        """Loads the release beside what decides, if it is not there already, and has it decide. `left` have
+        decided until now: a shadow that becomes a canary is there."""
+        there = (one.selector for one in (*self._served.values(), *left) if one.release.digest == release.digest)
         try:
-            selector = self._loaded(release) or self._load_aside(release)
+            selector = next(there, None) or self._load_aside(release)
         except Exception as error:  # noqa: BLE001 whatever is wrong with a bundle, the old one goes on serving
             self._try_s[key] = time.monotonic() + AGAIN_S
             self._failed(f"release {release.release} is not taken as {key}: {error}")
@@ -161,11 +166,6 @@ class ReleaseFollower:
         self._serve(key, _Served(release, selector))
         if before is None or before.selector is not selector:
             log.info("release %s %s, from %s", release.release, DOES[key], release.bundle)
-
-    def _loaded(self, release: Release) -> Selecting | None:
-        """The selector, where the release decides already under one of the keys."""
-        found = (served.selector for served in self._served.values() if served.release.digest == release.digest)
-        return next(found, None)
 
     def _load_aside(self, release: Release) -> Selecting:
         with self._metrics.stage("reload"):

@@ -56,12 +56,13 @@ class Trial:
     _renew_s: float = 0.0
 
     def hold(self, key: str, share: float) -> None:
-        """Has the routers put the release on trial under `key`, and takes it from where it was before."""
-        if self.key and self.key != key:
-            withdraw(self.settings, self.key)
-        self.key, self.share = key, share
+        """Has the routers put the release on trial under `key`, and then takes it from where it was before: so a
+        router need not load it again."""
+        before, self.key, self.share = self.key, key, share
         self._renew_s = time.monotonic() + RENEW_S
         serve(self.settings, self.release, key, share, int((time.time() + LEASE_S) * 1000))
+        if before not in ("", key):
+            withdraw(self.settings, before)
 
     def let_go(self) -> None:
         """Ends the trial, where it is still ours."""

@@ -141,7 +141,7 @@ def test_a_shadow_that_fails_holds_nothing_back() -> None:
 
 def test_a_canary_pauses_before_it_has_decided_too_much() -> None:
     """One customer of fifty is a fiftieth of the requests: in steps of a look, never more than the bound."""
-    budget, seen, share = Budget(0.005, 0.01, 0, 5_000), 0, 0.005
+    budget, seen, share = Budget(0.005, 0.01, 0, 5_000, loaded=True), 0, 0.005
     for decided in range(5_000, 60_000, 10):
         seen += int(share > 0) * (decided % 50 == 0)
         share = budget.share(seen, decided)
@@ -150,8 +150,15 @@ def test_a_canary_pauses_before_it_has_decided_too_much() -> None:
 
 
 def test_a_canary_that_nobody_of_a_few_customers_meets_is_widened() -> None:
-    budget, seen, share = Budget(0.005, 0.01), 0, 0.005
+    budget, seen, share = Budget(0.005, 0.01, 0, 0, loaded=True), 0, 0.005
     for decided in range(0, 60_000, 100):
         seen += 1 if share > 0.02 else 0  # of a hundred customers the first has a draw of 0.02
         share = budget.share(seen, decided)
     assert 100 < seen <= 600
+
+
+def test_a_canary_is_not_widened_while_routers_load_it_nor_for_its_pauses() -> None:
+    budget = Budget(0.005, 0.01, 0, 0, loaded=False)
+    assert {budget.share(0, decided) for decided in range(0, 100_000, 100)} == {0.005}
+    assert budget.share(1_000, 100_000) == 0.0
+    assert {budget.share(1_000, decided) for decided in range(100_000, 300_000, 100)} == {0.0, 0.005}
