@@ -1,12 +1,22 @@
-"""How many outcomes a second one aggregator joins and folds: `python benchmarks/aggregator.py [--pairs N]`.
+"""How many outcomes a second aggregators join and fold: `python benchmarks/aggregator.py [--workers 2] [--kill]`.
 
 Runs its own broker, fills both topics with N decisions of 20 candidates and N outcomes, and then aggregates what
-is there. Time counts from the first write to the last, so that starting is left out.
+is there, each worker in a process of its own. Time counts from where all workers write to where the first has
+nothing left, so that starting is left out. With several workers one alone goes first, on topics of its own, to
+compare with: by the clock, and by what each does in a second of its own processor time, which other work on the
+machine does not touch. With `--kill` a worker is killed hard when it has folded all, and a few more pairs and
+another worker come at once: under the same name in its group, and in a second run under a new one.
 """
 
+import multiprocessing
 import random
 import threading
 import time
+from dataclasses import dataclass, field
+from multiprocessing.context import SpawnProcess
+from multiprocessing.queues import Queue
+from queue import Empty
+from typing import NamedTuple
 
 import click
 
@@ -20,12 +30,16 @@ from workers.console import figures, print_json
 from workers.fold_store import read_statistics
 from workers.sender import Sender
 
+PATIENCE_S = 300.0
+MORE = 600  # pairs that come after a kill: some for every partition
+SPAWN = multiprocessing.get_context("spawn")
 
-def fill(settings: Settings, pairs: int, skills: int) -> None:
-    """Sends `pairs` decisions over `skills` skills, and an outcome for each."""
+
+def fill(settings: Settings, pairs: int, skills: int, first: int = 0) -> None:
+    """Sends `pairs` decisions over `skills` skills, numbered from `first`, and an outcome for each."""
     rng, sender = random.Random(7), Sender(settings)  # noqa: S311  # seeded test data, no secret
     start_ms = int(time.time() * 1000)
-    for i in range(pairs):
+    for i in range(first, first + pairs):
         customer, utterance = f"c-{rng.randrange(5_000)}", f"u-{i}"
         listed = rng.sample(range(skills), 20)
         candidates = tuple(
@@ -52,41 +66,152 @@ def fill(settings: Settings, pairs: int, skills: int) -> None:
     sender.flush()
 
 
-def measure(settings: Settings, write_every_s: float) -> dict[str, float]:
-    """Aggregates what is there; outcomes a second by the clock and by the processor time of this process."""
-    marks: list[tuple[float, float, int]] = []
+class Mark(NamedTuple):
+    """One write: when, by the machine's monotonic clock, after how much processor time of its worker."""
+
+    worker: int
+    at_s: float
+    cpu_s: float
+    partition: int
+    outcomes: int
+
+
+def work(worker: int, settings: Settings, instance: str, write_every_s: float, marks: "Queue[Mark]") -> None:
+    """One worker's process: aggregates until it is ended."""
 
     def mark(write: Write) -> None:
-        marks.append((time.perf_counter(), time.process_time(), write.folded["outcome"]))
+        marks.put(Mark(worker, time.monotonic(), time.process_time(), write.partition, write.folded["outcome"]))
 
-    options = AggregatorOptions(metrics_port=0, until_idle_s=3, write_every_s=write_every_s)
+    options = AggregatorOptions(instance=instance, metrics_port=0, write_every_s=write_every_s)
     run_aggregator(settings, options, threading.Event(), mark)
-    (start_s, start_cpu_s, _), (end_s, end_cpu_s, _) = marks[0], marks[-1]
-    outcomes = sum(folded for _, _, folded in marks[1:])
-    return {
-        "outcomes_per_s": outcomes / (end_s - start_s),
-        "outcomes_per_cpu_s": outcomes / (end_cpu_s - start_cpu_s),
-    }
+
+
+@dataclass
+class Crew:
+    """The workers of one run, and what they have written."""
+
+    settings: Settings
+    write_every_s: float
+    queue: "Queue[Mark]" = field(default_factory=SPAWN.Queue)
+    processes: list[SpawnProcess] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+
+    def hire(self, instance: str = "") -> None:
+        number = len(self.processes)
+        given = (number, self.settings, instance, self.write_every_s, self.queue)
+        process = SPAWN.Process(target=work, args=given)
+        process.start()
+        self.processes.append(process)
+
+    def hear(self) -> None:
+        """Waits for a write, a second at most."""
+        try:
+            self.marks.append(self.queue.get(timeout=1))
+        except Empty:
+            return
+
+    def folded(self) -> int:
+        return sum(mark.outcomes for mark in self.marks)
+
+    def until_folded(self, outcomes: int) -> None:
+        ends_s = time.monotonic() + PATIENCE_S
+        while self.folded() < outcomes:
+            if time.monotonic() > ends_s or not any(process.is_alive() for process in self.processes):
+                raise click.ClickException(f"folded {self.folded():,} of {outcomes:,} outcomes, and no more come")
+            self.hear()
+
+    def leave(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+def rates(marks: list[Mark], workers: int) -> dict[str, float]:
+    """Outcomes a second while all work, by the clock and by the processor time of each."""
+    own = [[mark for mark in marks if mark.worker == worker] for worker in range(workers)]
+    start_s = max(each[0].at_s for each in own)
+    end_s = min(each[-1].at_s for each in own)
+    done, cpu_s = 0, 0.0
+    for each in own:
+        inside = [mark for mark in each if start_s <= mark.at_s <= end_s]
+        done += sum(mark.outcomes for mark in inside[1:])
+        cpu_s += inside[-1].cpu_s - inside[0].cpu_s
+    return {"outcomes_per_s": done / (end_s - start_s), "outcomes_per_cpu_s": done / cpu_s}
+
+
+def measure(settings: Settings, pairs: int, workers: int, write_every_s: float) -> dict[str, float]:
+    """Aggregates what is there, with so many workers."""
+    crew = Crew(settings, write_every_s)
+    try:
+        for _ in range(workers):
+            crew.hire()
+        crew.until_folded(pairs)
+    finally:
+        crew.leave()
+    check(settings, pairs)
+    return rates(crew.marks, workers)
+
+
+def measure_kill(
+    settings: Settings, pairs: int, partitions: int, write_every_s: float, instances: tuple[str, str]
+) -> float:
+    """Seconds from a hard kill until the next worker has restored every partition and written to it, all pairs of
+    the join window read again."""
+    crew = Crew(settings, write_every_s)
+    try:
+        crew.hire(instances[0])
+        crew.until_folded(pairs)
+        crew.processes[0].kill()
+        killed_s = time.monotonic()
+        crew.hire(instances[1])
+        fill(settings, MORE, 100, first=pairs)
+        crew.until_folded(pairs + MORE)
+    finally:
+        crew.leave()
+    check(settings, pairs + MORE)
+    first: dict[int, float] = {}
+    for mark in crew.marks:
+        if mark.worker == 1:
+            first.setdefault(mark.partition, mark.at_s - killed_s)
+    if len(first) != partitions:
+        raise click.ClickException(f"only partitions {sorted(first)} were written again")
+    return max(first.values())
+
+
+def check(settings: Settings, pairs: int) -> None:
+    known = read_statistics(settings).statistics
+    if (known.decisions, known.outcomes) != (pairs, pairs):
+        raise click.ClickException(f"folded {known.decisions} decisions and {known.outcomes} outcomes of {pairs}")
 
 
 @click.command()
 @click.option("--pairs", default=60_000, show_default=True)
 @click.option("--skills", default=7_000, show_default=True)
 @click.option("--partitions", default=6, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="More than one are compared with one alone.")
+@click.option("--kill", is_flag=True, help="Measure how soon another one goes on after a hard kill.")
 @click.option("--write-every", "write_every_s", default=1.0, show_default=True, metavar="SECONDS")
-def main(pairs: int, skills: int, partitions: int, write_every_s: float) -> None:
+def main(pairs: int, skills: int, partitions: int, workers: int, kill: bool, write_every_s: float) -> None:
     with embedded_broker() as broker:
-        settings = Settings(bootstrap=broker.bootstrap)
-        create_topics(settings, partitions, 1)
-        fill(settings, pairs, skills)
-        found = measure(settings, write_every_s)
-        known = read_statistics(settings).statistics
-        if (known.decisions, known.outcomes) != (pairs, pairs):
-            raise click.ClickException(
-                f"folded {known.decisions} decisions and {known.outcomes} outcomes of {pairs}"
-            )
-        click.echo(figures(found, 0), err=True)
-        print_json({"pairs": pairs, "partitions": partitions, "write_every_s": write_every_s, **found})
+
+        def filled(name: str) -> Settings:
+            settings = Settings(bootstrap=broker.bootstrap, prefix=f"{name}-")
+            create_topics(settings, partitions, 1)
+            fill(settings, pairs, skills)
+            return settings
+
+        found = measure(filled("one"), pairs, 1, write_every_s)
+        if workers > 1:
+            together = measure(filled("together"), pairs, workers, write_every_s)
+            found |= {f"{name}_of_{workers}": rate for name, rate in together.items()}
+            found["speedup"] = together["outcomes_per_s"] / found["outcomes_per_s"]
+            found["speedup_by_cpu_s"] = workers * together["outcomes_per_cpu_s"] / found["outcomes_per_cpu_s"]
+        if kill:
+            for name, instances in {"same_name": ("one", "one"), "new_name": ("", "")}.items():
+                took_s = measure_kill(filled(name), pairs, partitions, write_every_s, instances)
+                found[f"restored_s_under_the_{name}"] = took_s
+    click.echo(figures(found, 2), err=True)
+    print_json({"pairs": pairs, "partitions": partitions, "write_every_s": write_every_s, **found})
 
 
 if __name__ == "__main__":

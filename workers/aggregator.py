@@ -42,6 +42,7 @@ class AggregatorOptions:
     """How an aggregator works; the command's options."""
 
     group: str = "namefree-aggregator"
+    instance: str = ""  # "": another member at each start
     bucket_minutes: int = 60
     join_window_minutes: float = 60.0
     write_every_s: float = 5.0
@@ -92,7 +93,7 @@ class Aggregator:
         metrics: AggregatorMetrics,
         report: Callable[[Write], None],
     ) -> None:
-        self.app = make_app(settings, f"{settings.prefix}{options.group}")
+        self.app = make_app(settings, f"{settings.prefix}{options.group}", options.instance)
         self._settings, self._options, self._metrics, self._report = settings, options, metrics, report
         self._names = {topic_name(settings, topic): topic.name for topic in SOURCES}
         self._lock = asyncio.Lock()

@@ -20,7 +20,7 @@ from topics import codec
 from topics.errors import WorkerError
 from topics.events import DeadLetter, Decision, Outcome, StatisticsFold
 from topics.kafka import admin_client, producer, read_all
-from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, create_topics, topic_name
+from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, Topic, create_topics, topic_name
 from topics.settings import Settings
 from workers.aggregator import Aggregator, AggregatorOptions, Write, run_aggregator
 from workers.fold_store import FoldWriter, latest_folds, read_records, read_statistics
@@ -111,6 +111,22 @@ def test_killed_in_the_middle_it_counts_as_if_nothing_had_happened(
     assert letters(settings) == []
 
 
+def test_under_the_same_name_it_goes_on_where_it_was_killed(
+    settings: Settings, start: Start, wait_until: WaitUntil
+) -> None:
+    feeder, named = Feeder(settings), ("--instance", "one")
+    feeder.decide([decision(i) for i in range(60)])
+    feeder.answer([outcome(i) for i in range(50)])
+    first = start(*named)
+    wait_until(lambda: first.folded() == 110, PATIENCE_S, "the first one has folded all")
+    first.end(signal.SIGKILL)
+    feeder.answer([outcome(i) for i in range(40, 60)])
+    second = start(*named)
+    wait_until(lambda: second.folded() == 20, PATIENCE_S, "the second one has gone on")
+    assert second.end() == 0
+    assert cells(settings) == folded_plainly(settings)
+
+
 def test_what_it_writes_stands_in_the_partition_and_under_the_key_of_its_source(
     settings: Settings, start: Start
 ) -> None:
@@ -169,7 +185,7 @@ def test_devices_that_tell_twice_late_early_or_of_nothing_are_folded_once_or_tol
 ) -> None:
     now_ms, hour_ms = int(time.time() * 1000), 3_600_000
     twice, early, late, unknown, last = (n * 50 + 1 for n in range(5))  # of one customer
-    told = [
+    told: list[tuple[Topic, Decision | Outcome, int]] = [
         (OUTCOMES, outcome(unknown), now_ms - 3 * hour_ms),
         (DECISIONS, decision(late), now_ms - 3 * hour_ms),
         (OUTCOMES, outcome(early), now_ms - 1_000),  # and its decision only comes after it

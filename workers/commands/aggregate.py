@@ -24,6 +24,13 @@ def be_silent(_write: Write) -> None:
 @click.command()
 @click.option("--group", default=DEFAULTS.group, show_default=True, help="The aggregators that share the work.")
 @click.option(
+    "--instance",
+    default="",
+    help="This aggregator's name in its group; no two at once. Under the same name a restart after a kill has its "
+    "partitions at once, where a new one waits 10 s; when it ends for good, the others wait so long.  "
+    "[default: a new one each start]",
+)
+@click.option(
     "--bucket-minutes",
     type=click.IntRange(1, 24 * 60),
     default=DEFAULTS.bucket_minutes,
@@ -61,6 +68,7 @@ def be_silent(_write: Write) -> None:
 def command(
     settings: Settings,
     group: str,
+    instance: str,
     bucket_minutes: int,
     join_window_minutes: float,
     write_every_s: float,
@@ -80,9 +88,11 @@ def command(
     Example:
       namefree aggregate
       namefree aggregate --metrics-port 0 --until-idle 5 --json
+      namefree aggregate --instance aggregator-0
     """
     options = AggregatorOptions(
         group=group,
+        instance=instance,
         bucket_minutes=bucket_minutes,
         join_window_minutes=join_window_minutes,
         write_every_s=write_every_s,
