@@ -42,9 +42,9 @@ class Following:
         assert lineup is not None
         return lineup
 
-    def _names(self) -> tuple[str | None, ...] | None:
+    def _names(self) -> tuple[str | None, ...]:
         lineup = self.follower.lineup()
-        return lineup and (lineup.current.release, _name(lineup.canary), _name(lineup.shadow))
+        return (lineup.current.release, _name(lineup.canary), _name(lineup.shadow)) if lineup else ()
 
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
