@@ -35,7 +35,11 @@ MOST_WEIGHT = 10.0
 ROUNDS = 30  # of expectation-maximisation: rates move by less than a thousandth after 20
 IMAGINED = 0.02  # the first guess counts as so many outcomes, as a share of the action's, and 20 more
 LEAST = 1e-9
+MOST_WRONG = 0.1
+"""What was not meant is taken at most so much as often as what was: outcomes alone cannot tell customers who take
+anything from a release that is always right."""
 ACTIONS, KINDS = tuple(Action), tuple(OutcomeKind)
+TAKING = [KINDS.index(kind) for kind in (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED)]
 # Accepted, rejected, abandoned, enabled, corrected (without a name): where what was opened was meant, and where
 # not.
 RIGHT_AT_FIRST = (0.80, 0.05, 0.05, 0.70, 0.01)
@@ -82,6 +86,18 @@ class Reactions:
         if one.named is None:
             return float(self.right[at]), float(self.wrong[at])
         return float(self.named[at]), float(self.noise[at]) * self.shares.get(one.named, self.rest)
+
+    def told(self) -> dict[str, dict[str, float]]:
+        """The rates by action, rounded, for whoever reads a cycle's result."""
+        tables = {"right": self.right, "wrong": self.wrong, "named": self.named, "noise": self.noise}
+        return {
+            action: {
+                f"{name} {kind}": round(float(t[a, k]), 3)
+                for name, t in tables.items()
+                for k, kind in enumerate(KINDS)
+            }
+            for a, action in enumerate(ACTIONS)
+        }
 
 
 @dataclass(frozen=True)
@@ -150,6 +166,7 @@ def estimate(feedback: Sequence[Feedback], skills: int) -> Reactions:
             (counts + behind * guess) / (total + behind)
             for counts, guess, total in zip(sums, first, of, strict=True)
         )
+        wrong[:, TAKING] = np.minimum(wrong[:, TAKING], MOST_WRONG * right[:, TAKING])
         false = np.bincount(table.named[table.is_named], (1 - true)[table.is_named], len(shares))
         shares = (false + 1.0) / (false.sum() + skills)
     by_skill = {skill: float(shares[number]) for skill, number in numbers.items()}
@@ -179,11 +196,9 @@ def _weight(one: Feedback, meant: str, reactions: Reactions) -> float:
     corrects = float(reactions.named[action, KINDS.index(OutcomeKind.CORRECTED)])
     if meant not in one.offered:
         return min(MOST_WEIGHT, 1 / max(corrects, LEAST))
-    takes = [
-        float(reactions.right[action, KINDS.index(kind)]) for kind in (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED)
-    ]
+    takes = float(reactions.right[action, TAKING].sum())
     picks = float(reactions.named[action, KINDS.index(OutcomeKind.ACCEPTED)])
-    accepts = picks if one.action is Action.DISCOVER else min(1.0, sum(takes))
+    accepts = picks if one.action is Action.DISCOVER else min(1.0, takes)
     return min(MOST_WEIGHT, 1 / max(one.propensity * accepts + (1 - one.propensity) * corrects, LEAST))
 
 

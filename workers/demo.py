@@ -19,6 +19,7 @@ import orjson
 from model.bundle import write_bundle
 from model.data import Row, read_rows, read_skills, split_path
 from model.evaluation import evaluate
+from model.gate_lines import Bounds
 from model.pipeline import Recipe, steps, train
 from model.selector import Selector
 from topics.events import Release, SkillCard
@@ -31,6 +32,7 @@ from workers.children import Child, wait_for
 from workers.crowd import Plan, Summary
 from workers.crowd import steps as crowd_steps
 from workers.customers import simulate
+from workers.cycle_options import CycleOptions
 from workers.demo_asking import AskedSkills, asked_stretch
 from workers.findings import Check, Findings
 from workers.fold_store import read_statistics
@@ -39,7 +41,7 @@ from workers.releases import current_release, publish
 from workers.replay import replay
 from workers.stretch import Stretch, stretch_between
 from workers.tally import Report
-from workers.trainer import CycleOptions, CycleResult, run_cycle
+from workers.trainer import CycleResult, run_cycle
 
 log = logging.getLogger("namefree.demo")
 ASKED_ROWS = 2_000  # of the last stretch
@@ -198,9 +200,10 @@ def _cycle(loop: Loop) -> CycleResult:
         store=loop.store,
         data=loop.corpus,
         cycle_epochs=loop.options.cycle_epochs,
-        max_loss=loop.options.max_loss,
+        bounds=Bounds(max_loss=loop.options.max_loss),
         min_outcomes=1,
         recipe=_recipe(loop.options),
+        report=loop.options.out / "cycle.html",
     )
     result = run_cycle(loop.settings, options)
     log.info("cycle: %s %s: %s", "published" if result.published else "refused", result.release, result.reason)

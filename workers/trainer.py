@@ -1,69 +1,41 @@
 """The trainer: one distillation cycle, from what customers did to a new release, or to a refusal with its reason.
 
-gather -> split -> train -> measure -> publish or refuse
+gather -> train -> judge -> publish, promote step by step, or refuse -> report
 """
 
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import threading
+import time
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
+from msgspec import Struct
 
 from model.bundle import Bundle, read_bundle, write_bundle
-from model.data import Row, read_rows, read_skills, split_path
-from model.evaluation import bootstrap_interval, places
-from model.pipeline import Recipe, is_held_out, steps, train
-from model.selector import Request, Selector
+from model.comparison import Interval
+from model.gate import GateResult, judge
+from model.pipeline import Recipe, rows_digest, steps, train
+from model.selector import Selector
 from model.statistics import Statistics
-from topics.codec import decode
-from topics.errors import BadEvent, UsageError, WorkerError
-from topics.events import Release, SkillCard
-from topics.kafka import read_all
-from topics.registry import SKILLS, topic_name
+from topics.events import Release
 from topics.settings import Settings
 from workers import console
-from workers.fold_store import read_statistics
-from workers.joins import labelled_rows
-from workers.releases import current_release, publish
+from workers.cycle_options import CycleOptions
+from workers.cycle_report import CycleFindings, write_cycle_report
+from workers.descent import VERDICT, code_version, line, offsets_line
+from workers.gathering import Gathered, gather
+from workers.promotion import Promotion, promote
+from workers.releases import all_releases, record, serve
 
 log = logging.getLogger("namefree.trainer")
-JUDGE_SALT = "judge:"  # another draw than the one by which a training holds texts out
+RECENT = 20_000  # outcomes that off-policy measures look at, the newest: enough for narrow intervals
 
 
-@dataclass(frozen=True)
-class CycleOptions:
-    """`data`: a corpus to learn from beside the outcomes. `judge_share`: of the outcomes' texts, never trained on
-    in any cycle. `max_loss`: how far a measure of the candidate may lie below the serving release's. `recipe`:
-    of a first release; `cycle_epochs`: of every later one, which starts from its parent's weights."""
-
-    store: Path
-    data: Path | None = None
-    judge_share: float = 0.1
-    max_loss: float = 0.005
-    min_outcomes: int = 100
-    cycle_epochs: int = 4
-    recipe: Recipe = field(default_factory=Recipe)
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What a cycle learns from. `taught` and `judged` share no text."""
-
-    cards: list[SkillCard]
-    corpus: list[Row]
-    outcomes: list[Row]
-    judged: list[Row]
-    statistics: Statistics
-    serving: Release | None
-
-
-@dataclass(frozen=True)
-class CycleResult:
-    """What became of a cycle. `before` is empty where nothing served."""
+class CycleResult(Struct, frozen=True, kw_only=True):
+    """What became of a cycle. `before` is empty where nothing served. `outcome_rows`: those that are labelled;
+    `believed_rows`: those of which the skill is not sure. `gain`: of the decision's top-1, mean, low and high.
+    `reactions`: how customers react, as estimated, by action."""
 
     published: bool
     reason: str
@@ -71,116 +43,113 @@ class CycleResult:
     parent: str
     corpus_rows: int
     outcome_rows: int
+    believed_rows: int
     judged_rows: int
     statistics: str
     before: dict[str, float]
     after: dict[str, float]
-    gain: dict[str, float]  # of the decision's top-1: mean, low, high (paired bootstrap, 95 %)
+    gain: Interval | None
+    gate: GateResult
+    provenance: dict[str, str]
+    reactions: dict[str, dict[str, float]]
+    promotion: Promotion | None = None
 
 
-def run_cycle(settings: Settings, options: CycleOptions) -> CycleResult:
-    """One cycle. Raises BadData, BadBundle, BrokerError; WorkerError where there is nothing to learn from."""
-    # 1. gather: cards, corpus, outcomes, statistics, the release that serves
+def run_cycle(settings: Settings, options: CycleOptions, stop: threading.Event | None = None) -> CycleResult:
+    """One cycle. A set `stop` ends a promotion that is under way, and with it the trial.
+
+    Raises BadData, BadBundle, BrokerError; WorkerError where there is nothing to learn from.
+    """
+    # 1. gather: cards, corpus, what customers did, statistics, the release that serves
     found = gather(settings, options)
     parent = read_bundle(Path(found.serving.bundle)) if found.serving else None
-    # 2. train: from the parent's weights, on the corpus and on what customers accepted
-    candidate = _train(found, options, parent)
-    # 3. measure: both on rows that neither was trained on
-    before = hits(Selector(parent), found.judged) if parent else None
-    after = hits(Selector(candidate), found.judged)
-    # 4. publish, or refuse and say why
-    reason = refusal(before, after, options.max_loss)
-    measures = {name: round(float(values.mean()), 4) for name, values in after.items() if len(values)}
+    # 2. train: from the parent's weights, on the corpus and on what customers did
+    bundle = _train(found, options, parent)
+    # 3. judge: both releases on rows that neither was trained on, and on what customers accepted
+    after = Selector(bundle)
+    logged = [one.logged() for one in found.newest(RECENT)]
+    gate = judge(found.before, after, found.judged, logged, [*found.corpus, *found.outcomes], options.bounds)
+    # 4. publish, promote step by step, or refuse and say why
     with tempfile.TemporaryDirectory() as folder:
-        manifest = write_bundle(_with_measures(candidate, measures), Path(folder) / "candidate")
-        parent_id = parent.manifest.release if parent else ""
-        if not reason and manifest.release == parent_id:
-            reason = "the candidate is the release that serves"
-        if not reason:
-            publish(settings, Path(folder) / "candidate", options.store, parent_id, measures, "cycle")
-    return CycleResult(
-        published=not reason,
-        reason=reason or "no measure fell by more than the bound",
-        release=manifest.release,
-        parent=parent_id,
-        corpus_rows=len(found.corpus),
-        outcome_rows=len(found.outcomes),
-        judged_rows=len(found.judged),
-        statistics=found.statistics.version(),
-        before={name: round(float(values.mean()), 4) for name, values in (before or {}).items() if len(values)},
-        after=measures,
-        gain=_gain(before, after),
-    )
-
-
-def gather(settings: Settings, options: CycleOptions) -> Gathered:
-    """Reads everything that a cycle learns from. Raises WorkerError where it is too little."""
-    serving = current_release(settings)
-    cards = read_cards(settings) or (read_skills(options.data) if options.data else [])
-    if not cards:
-        raise UsageError(
-            "the skills topic is empty: run `namefree catalogue load DIR`, or name a corpus with --data"
-        )
-    known = {card.skill_id for card in cards}
-    corpus, dev = _corpus(options.data)
-    corpus_texts = {row.text for row in corpus}
-    labelled = [
-        Row(row.text, row.skill_id, "outcome", row.linked)
-        for row in labelled_rows(settings)
-        if row.skill_id is None or row.skill_id in known
-    ]
-    judged = [row for row in labelled if _is_judge(row, corpus_texts, options)]
-    dev_texts = {row.text for row in dev}
-    taught = [row for row in labelled if not _is_judge(row, corpus_texts, options) and row.text not in dev_texts]
-    if len(taught) < options.min_outcomes and (serving or not corpus):
-        raise WorkerError(
-            f"nothing to learn from: {len(taught)} outcomes tell the intended skill, --min-outcomes asks for "
-            f"{options.min_outcomes}"
-        )
-    judged += [row for row in dev if row.skill_id is None or row.skill_id in known]
-    if not judged:
-        raise WorkerError("nothing to judge by: no row is left that neither release was trained on")
-    corpus = [row for row in corpus if row.skill_id is None or row.skill_id in known]
-    return Gathered(cards, corpus, taught, judged, read_statistics(settings).statistics, serving)
-
-
-def read_cards(settings: Settings) -> list[SkillCard]:
-    """The newest card of every skill on the topic, in order of their first loading; malformed ones are logged."""
-    cards: dict[bytes, SkillCard] = {}
-    for message in read_all(settings, topic_name(settings, SKILLS)):
-        key, value = message.key() or b"", message.value()
-        if value is None:
-            cards.pop(key, None)
-            continue
-        try:
-            cards[key] = decode(value, SkillCard)
-        except BadEvent as error:
-            log.warning("a card is passed over: %s", error)
-    return list(cards.values())
-
-
-def _corpus(data: Path | None) -> tuple[list[Row], list[Row]]:
-    if data is None:
-        return [], []
-    return read_rows(split_path(data, "train")), read_rows(split_path(data, "dev"))
-
-
-def _is_judge(row: Row, corpus_texts: set[str], options: CycleOptions) -> bool:
-    """By its text's hash, so that it is the same in every cycle; a corpus text was trained on by the first."""
-    return is_held_out(JUDGE_SALT + row.text, options.judge_share) and row.text not in corpus_texts
+        manifest = write_bundle(_with_measures(bundle, gate.after()), Path(folder) / "candidate")
+        provenance = _provenance(found, bundle, gate, options)
+        if found.serving and manifest.release == found.serving.release:
+            reason, promotion = "the candidate is the release that serves", None
+        else:
+            release = _recorded(settings, Path(folder) / "candidate", found, gate, provenance, options)
+            reason, promotion = _bring_out(settings, release, gate, options, stop)
+    result = _result(found, manifest.release, gate, reason, provenance, promotion)
+    # 5. report
+    if options.report:
+        write_cycle_report(options.report, _findings(settings, found, after, result))
+    return result
 
 
 def _train(found: Gathered, options: CycleOptions, parent: Bundle | None) -> Bundle:
     rows = [*found.corpus, *found.outcomes]
-    recipe = options.recipe
-    if parent is not None:
-        training = msgspec.structs.replace(recipe.training, epochs=options.cycle_epochs)
-        recipe = msgspec.structs.replace(recipe, training=training)
+    recipe = _recipe(options, parent)
+    statistics = found.known.statistics if options.learning.statistics else Statistics()
     total = steps(len(rows), found.cards, recipe)
     with console.progress("train", total) as advance:
-        bundle = train(found.cards, rows, recipe, advance, parent, found.statistics)
+        bundle = train(found.cards, rows, recipe, advance, parent, statistics)
         advance(total, "done")
     return bundle
+
+
+def _recipe(options: CycleOptions, parent: Bundle | None) -> Recipe:
+    """A later release starts from its parent and needs fewer epochs."""
+    recipe = options.recipe
+    if not options.learning.distillation:
+        recipe = msgspec.structs.replace(recipe, teacher=0.0)
+    if parent is None:
+        return recipe
+    training = msgspec.structs.replace(recipe.training, epochs=options.cycle_epochs)
+    return msgspec.structs.replace(recipe, training=training)
+
+
+def _recorded(
+    settings: Settings,
+    bundle: Path,
+    found: Gathered,
+    gate: GateResult,
+    provenance: dict[str, str],
+    options: CycleOptions,
+) -> Release:
+    """Kept in the store whatever the verdict is, so that a refused candidate can be looked at and replayed."""
+    parent = found.serving.release if found.serving else ""
+    return record(settings, bundle, options.store, parent, gate.after(), "cycle", provenance)
+
+
+def _bring_out(
+    settings: Settings, release: Release, gate: GateResult, options: CycleOptions, stop: threading.Event | None
+) -> tuple[str, Promotion | None]:
+    """Serves what was not refused, at once or step by step; returns why it does not serve, "" where it does."""
+    if gate.refused:
+        return gate.reason, None
+    if options.promotion is None:
+        serve(settings, release)
+        return "", None
+    promotion = promote(settings, release, options.promotion, log.info, stop)
+    return "" if promotion.promoted else promotion.reason, promotion
+
+
+def _provenance(found: Gathered, bundle: Bundle, gate: GateResult, options: CycleOptions) -> dict[str, str]:
+    """What made a candidate; equal inputs give equal lines."""
+    made = bundle.manifest.provenance
+    rows = {"corpus": found.corpus, "outcomes": found.outcomes, "judged": found.judged}
+    return {
+        # lines of an event are short: what is long is a digest
+        **{f"{name} rows": f"{len(part):,}, digest {rows_digest(part)}" for name, part in rows.items()},
+        **{f"{topic} offsets": offsets_line(ends) for topic, ends in sorted(found.experience.offsets.items())},
+        "statistics": found.known.statistics.version() or "none",
+        "parent": found.serving.release if found.serving else "none",
+        "seed": str(made["seed"]),
+        "epochs": str(made["epochs"]),
+        "code": code_version(),
+        "measures": ", ".join(f"{name} {value:.4f}" for name, value in gate.after().items()),
+        "left out": ", ".join(name for name, used in msgspec.structs.asdict(options.learning).items() if not used),
+        VERDICT: f"refused: {gate.reason}" if gate.refused else "passed the gate",
+    }
 
 
 def _with_measures(bundle: Bundle, measures: dict[str, float]) -> Bundle:
@@ -188,35 +157,48 @@ def _with_measures(bundle: Bundle, measures: dict[str, float]) -> Bundle:
     return Bundle(**{**vars(bundle), "manifest": manifest})
 
 
-def hits(selector: Selector, rows: Sequence[Row]) -> dict[str, NDArray[np.float64]]:
-    """1 where the intended skill has its place, by row: the decision's top-1 and the shortlist's top-3."""
-    rankings = selector.decide([Request(row.text, row.linked or ()) for row in rows])
-    table = [places(row.skill_id, ranking) for row, ranking in zip(rows, rankings, strict=True)]
-    shortlist, decision = (np.asarray(column) for column in zip(*table, strict=True))
-    return {
-        "decision_top1": (decision == 1).astype(np.float64),
-        "shortlist_top3": (shortlist <= 3).astype(np.float64),
-    }
+def _result(
+    found: Gathered,
+    release: str,
+    gate: GateResult,
+    reason: str,
+    provenance: dict[str, str],
+    promotion: Promotion | None,
+) -> CycleResult:
+    return CycleResult(
+        published=not reason,
+        reason=reason or "no measure fell by more than its bound",
+        release=release,
+        parent=found.serving.release if found.serving else "",
+        corpus_rows=len(found.corpus),
+        outcome_rows=found.labelled,
+        believed_rows=len(found.outcomes) - found.labelled,
+        judged_rows=len(found.judged),
+        statistics=found.known.statistics.version(),
+        before=gate.before(),
+        after=gate.after(),
+        gain=gate.gain(),
+        gate=gate,
+        provenance=provenance,
+        reactions=found.reactions.told() if found.reactions else {},
+        promotion=promotion,
+    )
 
 
-def refusal(
-    before: dict[str, NDArray[np.float64]] | None, after: dict[str, NDArray[np.float64]], max_loss: float
-) -> str:
-    """Why a candidate may not serve; "" where it may."""
-    for name, values in after.items():
-        if before is None:
-            break
-        was, now = float(before[name].mean()), float(values.mean())
-        if now < was - max_loss:
-            return f"{name} falls from {was:.4f} to {now:.4f} on {len(values):,} rows, more than {max_loss} allows"
-    return ""
-
-
-def _gain(
-    before: dict[str, NDArray[np.float64]] | None, after: dict[str, NDArray[np.float64]]
-) -> dict[str, float]:
-    if before is None:
-        return {}
-    difference = after["decision_top1"] - before["decision_top1"]
-    low, high = bootstrap_interval(difference)
-    return {"mean": round(float(difference.mean()), 4), "low": low, "high": high}
+def _findings(settings: Settings, found: Gathered, after: Selector, result: CycleResult) -> CycleFindings:
+    known = all_releases(settings)
+    learned = {"corpus": result.corpus_rows, "outcomes": result.outcome_rows, "believed": result.believed_rows}
+    return CycleFindings(
+        published=result.published,
+        reason=result.reason,
+        before=found.before,
+        after=after,
+        rows=found.judged,
+        gate=result.gate,
+        statistics=found.known.statistics,
+        learned={**learned, "judged": result.judged_rows},
+        provenance=result.provenance,
+        line=line(known, found.serving) if found.serving else (),
+        when_ms=int(time.time() * 1000),
+        buckets=found.known.buckets,
+    )

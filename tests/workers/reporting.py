@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.bundle import Bundle, read_bundle, write_bundle
+from model.comparison import Interval
 from model.data import Row, read_rows, read_skills, split_path
 from model.evaluation import evaluate
 from model.fitting import FittingSettings
+from model.gate import GateResult
 from model.linking import LinkSettings
 from model.pipeline import Recipe, train
 from model.reranker import RerankerSettings
@@ -135,11 +137,15 @@ def _cycle(first: Selector, second: Selector, before: float, after: float) -> Cy
         parent=first.release,
         corpus_rows=3_000,
         outcome_rows=1_700,
+        believed_rows=240,
         judged_rows=640,
         statistics="0123456789ab",
         before={"decision_top1": before, "shortlist_top3": before},
         after={"decision_top1": after, "shortlist_top3": after},
-        gain={"mean": after - before, "low": after - before - 0.01, "high": after - before + 0.01},
+        gain=Interval(after - before, after - before - 0.01, after - before + 0.01),
+        gate=GateResult(reason="", lines=[], lost=[], off_policy=None),
+        provenance={},
+        reactions={},
     )
 
 

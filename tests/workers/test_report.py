@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -141,8 +142,8 @@ def test_customers_and_links_are_called_simulated_before_any_figure(page: str) -
 
 
 def test_a_refusal_is_told_with_its_reason(findings: Findings) -> None:
-    cycle = replace(
-        findings.cycle, published=False, reason="decision_top1 falls from 0.9 to 0.8", gain={}, before={}
+    cycle = msgspec.structs.replace(
+        findings.cycle, published=False, reason="decision_top1 falls from 0.9 to 0.8", gain=None, before={}
     )
     page = render(replace(findings, cycle=cycle, selectors=(findings.selectors[0],) * 2))
     assert "✗ refused" in page
