@@ -14,6 +14,7 @@ import pytest
 
 from model.data import Row
 from tests.conftest import Broker
+from tests.workers.aggregating import Running
 from tests.workers.answering import answering
 from topics.codec import E, decode
 from topics.errors import UsageError, WorkerError
@@ -21,10 +22,11 @@ from topics.events import Action, Links, Outcome, OutcomeKind, Utterance
 from topics.kafka import read_all
 from topics.registry import LINKS, OUTCOMES, UTTERANCES, Topic, create_topics, topic_name
 from topics.settings import Settings
-from workers.behaviour import Behaviour, mood, react
+from workers.behaviour import Behaviour, Devices, Habit, mood, react
 from workers.commands.simulate import print_summary
-from workers.crowd import Plan
+from workers.crowd import Plan, reaction
 from workers.customers import simulate
+from workers.fold_store import read_statistics
 
 SKILLS = ("rides:acorn", "weather:dew", "cats:paw", "pizza:oven")
 ROWS = [
@@ -257,3 +259,57 @@ def test_moods_depend_on_seed_and_number_alone() -> None:
     assert all(mood(seed, number) == draw for (seed, number), draw in reversed(drawn.items()))
     assert len(set(drawn.values())) == len(drawn)
     assert abs(sum(drawn.values()) / len(drawn) - 0.5) < 0.02
+
+
+def told_of(settings: Settings) -> Counter[str]:
+    return Counter(outcome.utterance_id for outcome in events(settings, OUTCOMES, Outcome))
+
+
+def test_devices_tell_twice_late_early_and_of_what_never_was(settings: Settings) -> None:
+    plan = Plan(run="r", devices=Devices(twice=0.2, late=0.2, early=0.2, unknown=0.2, late_s=0.5))
+    habits = [plan.devices.habit(0, number) for number in range(200)]
+    with answering(settings, oracle):
+        summary = simulate(settings, ROWS, plan)
+    told = told_of(settings)
+    for number, habit in enumerate(habits):
+        assert told[f"r-{number}"] == (2 if habit is Habit.TWICE else 1)
+        assert told[f"r-{number}-never-asked"] == (habit is Habit.UNKNOWN)
+    counted = Counter(habit.value for habit in habits if habit)
+    assert summary.habits == counted
+    assert (summary.decided, summary.acted) == (200, 200)
+    early = [n for n, habit in enumerate(habits) if habit is Habit.EARLY]
+    outcomes = {outcome.utterance_id: outcome for outcome in events(settings, OUTCOMES, Outcome)}
+    assert {outcomes[f"r-{n}"].outcome for n in early} == {OutcomeKind.ABANDONED}
+
+
+def test_whatever_devices_do_each_outcome_is_folded_once(
+    settings: Settings, tmp_path: Path, wait_until: Callable[..., object]
+) -> None:
+    devices = Devices(twice=0.1, late=0.1, early=0.1, unknown=0.1, late_s=0.3)
+    running = Running(settings, tmp_path / "aggregator.log")
+    try:
+        with answering(settings, oracle):
+            summary = simulate(settings, ROWS, Plan(run="r", devices=devices))
+
+        def folded() -> bool:
+            found = read_statistics(settings).statistics
+            return (found.decisions, found.outcomes) == (200, 200)
+
+        wait_until(folded, 120, "each outcome to be folded once")
+    finally:
+        assert running.end() == 0
+    assert sum(line.folded.get("duplicate", 0) for line in running.lines) == summary.habits["twice"] > 0
+    found = read_statistics(settings).statistics
+    kinds = Counter[str]()
+    for both in found.skills.values():
+        for counts in (both.linked, both.unlinked):
+            kinds.update({kind.value: getattr(counts, kind.value) for kind in OutcomeKind})
+    # of silence nothing is counted by skill; every other request was launched at the skill that was meant
+    meant = [n for n, row in enumerate(ROWS) if row.skill_id is not None]
+    happened = Counter(
+        reaction(Plan(run="r", devices=devices), n, n, ROWS[n].skill_id, (Action.LAUNCH, ROWS[n].skill_id, ()))[0][
+            0
+        ].value
+        for n in meant
+    )
+    assert {kind: count for kind, count in kinds.items() if count} == happened
