@@ -202,6 +202,8 @@ def test_without_a_gap_no_share_of_it_is_told() -> None:
     values = summary(Found(one.market, one.options, one.runs[:1], [measured(0.5)]))
     assert values["worlds"]["steady"]["closed"][-1]["all"] is None
     assert not any(check["kept"] for check in values["checks"])
+    page = Page(render(values | {"quick": False}))
+    assert page.headings == ["In short", "From a fifth of the labels", "Friction", "How it was measured"]
 
 
 def test_the_page_needs_nothing_else_and_says_what_is_simulated() -> None:
