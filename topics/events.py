@@ -157,7 +157,8 @@ class SkillCard(Struct, frozen=True, kw_only=True):
 class Candidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One skill of a decision's list, best first.
 
-    What has its default is left out. `intent`: what the request would be to this skill, "" where it declares none.
+    What has its default is left out. `probability`: that it is meant; what live statistics hold against a skill is
+    in its `score` alone. `intent`: what the request would be to this skill, "" where it declares none.
     `fulfill`: whether it can do that, null where nobody knows, and `fulfill_source` who says so: the skill's card
     (`declared`) or the skill itself (`asked`). `slots`: what the request fills there, name to words as said; told
     of the first candidate only.
@@ -180,8 +181,9 @@ class Decision(Struct, frozen=True, kw_only=True):
 
     `linked` is what was known of the customer's links; `propensity` is the probability with which this choice
     was made and `rule` what made it; `release`, `statistics` and `catalogue` name the versions that decided, so
-    that a replay can repeat it. A catalogue of "" is that of the release as it was published. `policy`: the costs
-    that an operator had set in place of the release's, as `question=0.5,explore=0.0`; "" where none were.
+    that a replay can repeat it; behind a plus in `statistics` stands the version of the live ones, if any. A
+    catalogue of "" is that of the release as it was published. `policy`: the costs that an operator had set in
+    place of the release's, as `question=0.5,explore=0.0`; "" where none were.
 
     `reasons`: what each group of features adds to the first candidate's score beyond the second's; they sum to the
     difference of the two scores. `without_links`: the skill that would have come first had the customer linked
