@@ -1,4 +1,4 @@
-"""What was asked, decided and done, joined by utterance: what replay judges by and the trainer learns from.
+"""What was asked, decided and done, joined by utterance: what replay judges by.
 
 Everything is read from the topics as they stand, up to their ends, without a group's offsets. Only what is
 wanted is kept in memory, a few hundred bytes an utterance.
@@ -96,48 +96,6 @@ class Verdict:
     """What the customer turned out to want; `skill_id` of None: no skill."""
 
     skill_id: str | None
-
-
-@dataclass(frozen=True)
-class LabelledUtterance:
-    """A request whose outcome tells the intended skill; `skill_id` of None: no skill should answer."""
-
-    utterance_id: str
-    customer_id: str
-    event_time_ms: int
-    text: str
-    linked: tuple[str, ...]
-    skill_id: str | None
-    source: Source
-
-
-def labelled_rows(settings: Settings) -> list[LabelledUtterance]:
-    """Every utterance on the topic whose outcome tells the intended skill, by partition and offset; each id once.
-
-    `linked` is what the router knew when it decided; without a recorded decision, what the utterance carries.
-    """
-    outcomes = telling_outcomes(settings)
-    recorded = recorded_decisions(settings, outcomes)
-    found: dict[str, LabelledUtterance] = {}
-    for source, utterance in read_utterances(settings):
-        if isinstance(utterance, Utterance) and utterance.utterance_id in outcomes:
-            known = recorded.get(utterance.utterance_id)
-            if verdict := verdict_of(outcomes[utterance.utterance_id], known):
-                found.setdefault(utterance.utterance_id, _labelled(source, utterance, known, verdict))
-    # partitions arrive interleaved, each time otherwise; a training is repeated only from rows in one order
-    return sorted(found.values(), key=lambda row: (row.source.partition, row.source.offset))
-
-
-def _labelled(source: Source, utterance: Utterance, known: Recorded | None, verdict: Verdict) -> LabelledUtterance:
-    return LabelledUtterance(
-        utterance_id=utterance.utterance_id,
-        customer_id=utterance.customer_id,
-        event_time_ms=utterance.event_time_ms,
-        text=utterance.text,
-        linked=known.linked if known else utterance.linked or (),
-        skill_id=verdict.skill_id,
-        source=source,
-    )
 
 
 def verdict_of(outcome: Outcome, recorded: Recorded | None) -> Verdict | None:

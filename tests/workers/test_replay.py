@@ -43,7 +43,6 @@ from topics.registry import (
 from topics.settings import Settings
 from workers.commands.replay import print_report
 from workers.deciding import Selecting
-from workers.joins import labelled_rows
 from workers.replay import bundle_of, replay
 from workers.sender import Sender
 from workers.stretch import parse_edge, stretch_between
@@ -302,38 +301,6 @@ def test_a_replay_touches_no_groups_offsets(settings: Settings) -> None:
     for group in ("namefree-readers", "namefree-customers"):
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
         assert asked[group].result().topic_partitions == []
-
-
-def test_labelled_rows_are_those_whose_outcome_tells_the_intended_skill(settings: Settings) -> None:
-    utterances = [utterance(n, ["rides"]) for n in range(6)]
-    send(settings, UTTERANCES, utterances)
-    decided(settings, utterances)
-    outcomes = [
-        told(0, OutcomeKind.ACCEPTED),
-        told(1, OutcomeKind.CORRECTED, "cats"),
-        told(2, OutcomeKind.ENABLED, "rides"),
-        told(3, OutcomeKind.REJECTED),
-        told(4, OutcomeKind.ABANDONED),
-        told(0, OutcomeKind.ABANDONED),
-    ]
-    send(settings, OUTCOMES, outcomes)
-    rows = {row.utterance_id: row for row in labelled_rows(settings)}
-    assert {key: row.skill_id for key, row in rows.items()} == {"u-0": "rides", "u-1": "cats", "u-2": "rides"}
-    assert (rows["u-1"].text, rows["u-1"].linked, rows["u-1"].event_time_ms) == (
-        "request 1",
-        ("rides",),
-        NOW_MS + 1,
-    )
-    assert rows["u-1"].source.topic == topic_name(settings, UTTERANCES)
-
-
-def test_accepted_silence_says_that_no_skill_was_meant(settings: Settings) -> None:
-    send(settings, UTTERANCES, [utterance(0, [])])
-    sender = Sender(settings)
-    sender.send(topic_name(settings, DECISIONS), "c-0", encode(decision(utterance(0, []), Action.NONE, ["cats"])))
-    sender.flush()
-    send(settings, OUTCOMES, [told(0, OutcomeKind.ACCEPTED)])
-    assert [row.skill_id for row in labelled_rows(settings)] == [None]
 
 
 def test_a_replay_of_nothing_is_an_answer(settings: Settings) -> None:
