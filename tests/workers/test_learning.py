@@ -65,7 +65,15 @@ def test_a_world_turns_twice_and_a_second_time_computes_nothing(
         experiment_learning, "QUICK_BOUNDS", replace(experiment_learning.QUICK_BOUNDS, max_loss=1.0)
     )
     data, out = write_folder(tmp_path / "data"), tmp_path / "out"
-    words = ("--bootstrap", broker.bootstrap, "--prefix", topic_prefix, "experiment", "learning", "--quick")
+    words: tuple[str, ...] = (
+        "--bootstrap",
+        broker.bootstrap,
+        "--prefix",
+        topic_prefix,
+        "experiment",
+        "learning",
+        "--quick",
+    )
     words += ("--data", str(data), "--full", str(small_folder), "--out", str(out))
     assert namefree(monkeypatch, *words) == 0
     printed = capsys.readouterr().out
