@@ -9,7 +9,8 @@ A candidate is refused
 
 1. where over all judged rows top-1 or top-3 falls by more than `max_loss`, whatever the scatter;
 2. where a measure of any line is worse by more than its bound, and chance does not explain it: of all lines
-   together an equal candidate is refused so with probability `chance` at most (Holm 1979);
+   together an equal candidate is refused so with probability `chance` at most (Holm 1979), one half of it by the
+   few lines over all rows, one half by the many of single slices;
 3. where a skill is lost.
 
 Chance is, for top-1 and top-3, the exact sign test over texts: as many texts lose as gain, were both equal. It
@@ -27,7 +28,7 @@ from msgspec.structs import replace
 
 from model.comparison import Interval
 from model.data import Row
-from model.gate_lines import TOP1, TOP3, Bounds, Line, friction_line, holm, lines_of
+from model.gate_lines import LOGGED, TOP1, TOP3, WORLDS, Bounds, Line, friction_line, holm, lines_of
 from model.judging import ALL, AS_ASKED, Decided, Mask, decide, slices, worlds
 from model.off_policy import Logged, OffPolicy, estimate
 from model.own_words import Lost, lost_skills
@@ -36,6 +37,7 @@ from model.selector import Selector
 OUTRIGHT = (TOP1, TOP3)  # over all rows
 MOST_TOLD = 5  # lines, and skills, of a refusal
 MOST_CHARS = 900  # of a refusal, which has to fit into a line of a release's event
+WHOLE = (ALL, *WORLDS, LOGGED)
 USUAL = Bounds()
 
 
@@ -117,11 +119,14 @@ def _part(found: Decided, inside: Mask) -> Decided:
 
 def decided(lines: Sequence[Line], bounds: Bounds) -> list[Line]:
     """The lines with what all of them together make of chance, and which are regressions."""
-    chances = holm([line.p for line in lines])
-    return [
-        replace(line, p=round(p, 6), worse=line.loss > line.bound and (_outright(line) or p < bounds.chance))
-        for line, p in zip(lines, chances, strict=True)
-    ]
+    found = list(lines)
+    for whole in (True, False):
+        at = [place for place, line in enumerate(lines) if (line.slice in WHOLE) == whole]
+        for place, p in zip(at, holm([lines[place].p for place in at]), strict=True):
+            line, chance = lines[place], min(1.0, 2 * p)
+            worse = line.loss > line.bound and (_outright(line) or chance < bounds.chance)
+            found[place] = replace(line, p=round(chance, 6), worse=worse)
+    return found
 
 
 def _outright(line: Line) -> bool:

@@ -11,13 +11,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from model.comparison import Interval
-from model.judging import ALL, Decided, Mask, Values
+from model.judging import ALL, MISLEADING, TAKEN_AWAY, Decided, Mask, Values
 from model.off_policy import OffPolicy
 from model.reranker_measures import BINS, auroc, calibration_error
 from model.resampling import Clusters, interval
 
 TOP1, TOP3, ECE, NONE, FRICTION = "decision_top1", "shortlist_top3", "ece", "none_auroc", "friction"
 LOWER_IS_BETTER = (ECE, FRICTION)
+LOGGED = "logged decisions"
+WORLDS = (TAKEN_AWAY, MISLEADING)
 LEAST_FOR_ECE = 100  # rows: of fewer, bins are nearly empty, and ECE is mostly their scatter
 LEAST_FOR_NONE = 10  # rows of either kind
 LEAST_SUPPORT = 0.8  # of a candidate's choices: with less, friction rests on what the releases say of themselves
@@ -25,11 +27,13 @@ LEAST_SUPPORT = 0.8  # of a candidate's choices: with less, friction rests on wh
 
 class Bounds(Struct, frozen=True, kw_only=True):
     """How much worse a candidate may be. `max_loss`: of top-1 and top-3 over all judged rows, refused outright.
-    `slice_loss`: of the same in a slice or a world. `ece`, `none`, `friction`: of these, wherever. `chance`: how
-    often a candidate that is no worse may be refused by scatter, all lines together."""
+    `slice_loss`, `world_loss`: of the same in a slice, and in a world of other links, which is harsher than what
+    customers meet. `ece`, `none`, `friction`: of these, wherever. `chance`: how often a candidate that is no worse
+    may be refused by scatter, all lines together."""
 
     max_loss: float = 0.005
     slice_loss: float = 0.02
+    world_loss: float = 0.08
     ece: float = 0.02
     none: float = 0.02
     friction: float = 0.01
@@ -72,14 +76,14 @@ def lines_of(
 ) -> list[Line]:
     """The lines of a slice of N rows. `none` (N,): no skill is meant. Rows of one text are drawn together."""
     clusters = Clusters(texts)
-    loss = bounds.max_loss if name == ALL else bounds.slice_loss
+    loss = bounds.max_loss if name == ALL else bounds.world_loss if name in WORLDS else bounds.slice_loss
     found = [
         _share(TOP1, name, clusters, None if before is None else before.top1, after.top1, loss),
         _share(TOP3, name, clusters, None if before is None else before.top3, after.top3, loss),
     ]
     if len(texts) >= LEAST_FOR_ECE:
         found.append(_calibration(name, clusters, before, after, bounds.ece))
-    if min(int(none.sum()), int((~none).sum())) >= LEAST_FOR_NONE:
+    if name not in WORLDS and min(int(none.sum()), int((~none).sum())) >= LEAST_FOR_NONE:
         found.append(_telling(name, clusters, none, before, after, bounds.none))
     return found
 
@@ -92,7 +96,7 @@ def friction_line(found: OffPolicy, bounds: Bounds) -> Line:
     note = f"doubly robust, support {found.after.support:.2f}"
     return Line(
         measure=FRICTION,
-        slice="logged decisions",
+        slice=LOGGED,
         rows=found.rows,
         before=None if found.before is None else round(1 - found.before.dr.mean, 4),
         after=round(1 - found.after.dr.mean, 4),

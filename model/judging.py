@@ -21,6 +21,8 @@ from model.selector import Request, Selector
 AS_ASKED, TAKEN_AWAY, MISLEADING = "as asked", "links taken away", "misleading links"
 ALL = "all"
 CHUNK = 2_048  # rows decided at once: bounds memory at so many lists of candidates
+ENOUGH = 4_000  # rows of a world; of fewer, each is misled several times, by other rows' links
+MOST_TIMES = 4
 SEED = 20_260  # of whose links a row is given in `misleading links`; the same in every cycle
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -64,12 +66,13 @@ def worlds(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows in each world; of a world other than the first, those that differ from what was asked."""
     generator = np.random.default_rng(SEED)
     givers = [row.linked for row in rows if row.linked]
-    given = generator.integers(0, max(1, len(givers)), len(rows)).tolist()
     misled = []
-    for row, at in zip(rows, given, strict=True):
-        links = tuple(skill for skill in givers[at] if skill != row.skill_id) if givers else ()
-        if links and set(links) != set(row.linked or ()):
-            misled.append(replace(row, linked=links))
+    for _ in range(max(1, min(MOST_TIMES, ENOUGH // max(1, len(rows))))):
+        given = generator.integers(0, max(1, len(givers)), len(rows)).tolist()
+        for row, at in zip(rows, given, strict=True):
+            links = tuple(skill for skill in givers[at] if skill != row.skill_id) if givers else ()
+            if links and set(links) != set(row.linked or ()):
+                misled.append(replace(row, linked=links))
     bare = [replace(row, linked=()) for row in rows if row.linked]
     found = {AS_ASKED: list(rows), TAKEN_AWAY: bare, MISLEADING: misled}
     return {name: part for name, part in found.items() if part}
