@@ -45,7 +45,8 @@ class CycleFindings:
     """One cycle. `before` is the release that serves, None where nothing does; `rows` are those that judged both,
     `gate` what came of it. `learned`: part of what was learned from -> rows. `line`: descent of the serving
     release, the first at first. `buckets`: the statistics by event time; without them no plot of their age is
-    drawn. `when_ms`: the page's date, 0 for none."""
+    drawn. `when_ms`: the page's date, 0 for none. `release`: the candidate's id, where its bundle in memory has
+    none yet."""
 
     published: bool
     reason: str
@@ -58,6 +59,7 @@ class CycleFindings:
     provenance: Mapping[str, str]
     line: Sequence[Release] = ()
     when_ms: int = 0
+    release: str = ""
     buckets: Mapping[str, Statistics] = field(default_factory=dict)
     half_life_hours: float = 0.0
 
@@ -77,7 +79,7 @@ def render(findings: CycleFindings) -> str:
     return page(
         TEMPLATE,
         f=findings,
-        release=findings.after.release,
+        release=findings.release or findings.after.release,
         parent=findings.before.release if findings.before else "",
         when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(findings.when_ms / 1000)) if findings.when_ms else "",
         looked_at=len(rows),

@@ -200,5 +200,6 @@ def _findings(settings: Settings, found: Gathered, after: Selector, result: Cycl
         provenance=result.provenance,
         line=line(known, found.serving) if found.serving else (),
         when_ms=int(time.time() * 1000),
+        release=result.release,
         buckets=found.known.buckets,
     )

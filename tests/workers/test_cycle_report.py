@@ -74,6 +74,7 @@ def findings(
         provenance={"seed": "0", "offsets utterances": "0:120,1:98"},
         line=[first, changed(first, release="second000000", parent="first0000000", note="the autumn's")],
         when_ms=1_795_369_000_000,
+        release="candidate000",
         buckets={f"2026-11-26T{hour:02}": statistics for hour in range(3)},
     )
 
@@ -113,7 +114,8 @@ def test_support_is_told_before_any_estimate(page: str) -> None:
 
 
 def test_what_made_it_and_where_it_comes_from_are_told(page: str) -> None:
-    for told in ("offsets utterances", "0:120,1:98", "○ first0000000", "● second000000", "2026-11-22"):
+    made_it = ("candidate000", "outcomes 150", "offsets utterances", "0:120,1:98", "2026-11-22")
+    for told in (*made_it, "○ first0000000", "● second000000"):
         assert told in page
 
 
