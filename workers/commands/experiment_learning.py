@@ -22,7 +22,7 @@ from workers.learning_report import render
 from workers.learning_summary import summary
 from workers.pages import make_room, write_page
 
-QUICK_PARTS, QUICK_WORLDS, QUICK_CHANGE_S, QUICK_CYCLE_EPOCHS = 2, ("steady",), 10.0, 2
+QUICK_ROWS, QUICK_PARTS, QUICK_WORLDS, QUICK_CHANGE_S, QUICK_CYCLE_EPOCHS = 2_000, 2, ("steady",), 10.0, 2
 
 QUICK_BOUNDS = Bounds(max_loss=0.02)  # few rows judge
 
@@ -52,13 +52,19 @@ QUICK_BOUNDS = Bounds(max_loss=0.02)  # few rows judge
     help="Share of the training rows that the first release learns from.",
 )
 @click.option("--seeds", type=click.IntRange(1), default=1, help="How many.")
-@click.option("--max-rows", type=click.IntRange(1), help="At most so many training rows.  [default: all]")
+@click.option(
+    "--max-rows",
+    type=click.IntRange(1),
+    help=f"At most so many training rows.  [default: all, or {QUICK_ROWS:,} with --quick]",
+)
 @click.option(
     "--full",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A bundle of full supervision, to measure against.  [default: trained here, once]",
 )
-@click.option("--quick", is_flag=True, help="A third of the epochs, two parts, the steady world alone.")
+@click.option(
+    "--quick", is_flag=True, help="A third of the epochs, fewer rows, two parts, the steady world alone."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -103,7 +109,7 @@ def command(
         first=first,
         seeds=seeds,
         recipe=quick_recipe() if quick else Recipe(),
-        max_rows=max_rows,
+        max_rows=max_rows or (QUICK_ROWS if quick else None),
         full=full,
     )
     if quick:
