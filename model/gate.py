@@ -106,10 +106,12 @@ def _lines(
     was, now = (None if before is None else decide(before, rows)), decide(after, rows)
     parts = slices(rows, taught) if world == AS_ASKED else {world: np.ones(len(rows), dtype=np.bool_)}
     none = np.asarray([row.skill_id is None for row in rows], dtype=np.bool_)
+    weights = np.asarray([row.weight for row in rows], dtype=np.float64)
     found = []
     for name, inside in parts.items():
         texts = [rows[at].text for at in np.flatnonzero(inside).tolist()]
-        found += lines_of(name, texts, none[inside], was and _part(was, inside), _part(now, inside), bounds)
+        theirs = was and _part(was, inside)
+        found += lines_of(name, texts, weights[inside], none[inside], theirs, _part(now, inside), bounds)
     return found
 
 

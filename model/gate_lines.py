@@ -72,14 +72,22 @@ class Line(Struct, frozen=True, kw_only=True):
 
 
 def lines_of(
-    name: str, texts: Sequence[str], none: Mask, before: Decided | None, after: Decided, bounds: Bounds
+    name: str,
+    texts: Sequence[str],
+    weights: Values,
+    none: Mask,
+    before: Decided | None,
+    after: Decided,
+    bounds: Bounds,
 ) -> list[Line]:
-    """The lines of a slice of N rows. `none` (N,): no skill is meant. Rows of one text are drawn together."""
+    """The lines of a slice of N rows. `weights` (N,): how many requests each stands for in top-1 and top-3, where
+    what the serving release got right is told more often than what it did not. `none` (N,): no skill is meant.
+    Rows of one text are drawn together."""
     clusters = Clusters(texts)
     loss = bounds.max_loss if name == ALL else bounds.world_loss if name in WORLDS else bounds.slice_loss
     found = [
-        _share(TOP1, name, clusters, None if before is None else before.top1, after.top1, loss),
-        _share(TOP3, name, clusters, None if before is None else before.top3, after.top3, loss),
+        _share(TOP1, name, clusters, weights, None if before is None else before.top1, after.top1, loss),
+        _share(TOP3, name, clusters, weights, None if before is None else before.top3, after.top3, loss),
     ]
     if len(texts) >= LEAST_FOR_ECE:
         found.append(_calibration(name, clusters, before, after, bounds.ece))
@@ -108,25 +116,34 @@ def friction_line(found: OffPolicy, bounds: Bounds) -> Line:
 
 
 def _share(
-    measure: str, name: str, clusters: Clusters, before: Values | None, after: Values, bound: float
+    measure: str,
+    name: str,
+    clusters: Clusters,
+    weights: Values,
+    before: Values | None,
+    after: Values,
+    bound: float,
 ) -> Line:
     told = Line(
         measure=measure,
         slice=name,
         rows=len(after),
-        before=None if before is None else round(float(before.mean()), 4),
-        after=round(float(after.mean()), 4),
+        before=None if before is None else round(float(np.average(before, weights=weights)), 4),
+        after=round(float(np.average(after, weights=weights)), 4),
         bound=bound,
     )
     if before is None:
         return told
-    columns = np.stack([np.ones(len(after)), after - before], axis=1)  # (N, 2)
+    columns = np.stack([weights, weights * (after - before)], axis=1)  # (N, 2)
     samples = clusters.resampled(columns)
     moved = clusters.sums(columns)[:, 1]  # by text
+    difference, drawn = float(np.average(after - before, weights=weights)), samples[:, 1] / samples[:, 0]
+    signs = sign_test(int((moved < 0).sum()), int((moved > 0).sum()))
+    even = bool(np.all(weights == weights[0]))
     return replace(
         told,
-        difference=interval(float((after - before).mean()), samples[:, 1] / samples[:, 0]),
-        p=sign_test(int((moved < 0).sum()), int((moved > 0).sum())),
+        difference=interval(difference, drawn),
+        p=signs if even else max(signs, _normal(-difference, float(drawn.std()))),  # signs know no weights
     )
 
 

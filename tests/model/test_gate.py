@@ -161,7 +161,9 @@ def made(right: Sequence[int], chance: Sequence[float] | None = None) -> Decided
 
 def table(name: str, before: Sequence[int], after: Sequence[int]) -> list[Line]:
     texts = [f"{name}-{at}" for at in range(len(before))]
-    return lines_of(name, texts, np.zeros(len(before), dtype=np.bool_), made(before), made(after), BOUNDS)
+    return lines_of(
+        name, texts, np.ones(len(before)), np.zeros(len(before), dtype=np.bool_), made(before), made(after), BOUNDS
+    )
 
 
 def test_of_twelve_rows_scatter_refuses_nobody_and_a_collapse_does() -> None:
@@ -182,10 +184,25 @@ def test_over_all_rows_a_loss_beyond_the_bound_is_refused_outright() -> None:
     assert [line.measure for line in decided(beyond, BOUNDS) if line.worse] == [TOP1, TOP3]
 
 
+def test_rows_that_stand_for_many_count_so_much() -> None:
+    """What the serving release got wrong is told seldom: a gain there is worth more than a loss elsewhere."""
+    before, after = [1] * 90 + [0] * 10, [1] * 80 + [0] * 10 + [1] * 10
+    texts, none = [str(at) for at in range(100)], np.zeros(100, dtype=np.bool_)
+    even, weighed = (
+        lines_of(ALL, texts, np.asarray([1.0] * 90 + [weight] * 10), none, made(before), made(after), BOUNDS)[0]
+        for weight in (1.0, 4.0)
+    )
+    assert (even.before, even.after) == (0.9, 0.9)
+    assert (weighed.before, weighed.after) == (0.6923, 0.9231)
+    assert weighed.p > 0.5
+
+
 def test_a_text_asked_often_is_one_witness() -> None:
     """A hundred rows of one text that is lost are no more than scatter."""
     none = np.zeros(100, dtype=np.bool_)
-    [top1, *_] = lines_of("popular", ["one text"] * 100, none, made([1] * 100), made([0] * 100), BOUNDS)
+    [top1, *_] = lines_of(
+        "popular", ["one text"] * 100, np.ones(100), none, made([1] * 100), made([0] * 100), BOUNDS
+    )
     assert top1.p == 0.5
 
 
@@ -206,7 +223,7 @@ def test_probabilities_that_are_worth_less_are_refused() -> None:
     right = [1, 0] * 300
     honest, boastful = made(right, [0.5] * 600), made(right, [0.9] * 600)
     texts = [str(at) for at in range(600)]
-    lines = lines_of("slice", texts, np.zeros(600, dtype=np.bool_), honest, boastful, BOUNDS)
+    lines = lines_of("slice", texts, np.ones(600), np.zeros(600, dtype=np.bool_), honest, boastful, BOUNDS)
     [ece] = [line for line in decided(lines, BOUNDS) if line.measure == ECE]
     assert (ece.before, ece.after, ece.worse) == (0.0, 0.4, True)
     assert "ece (slice) rises from 0.0000 to 0.4000" in ece.sentence()
@@ -218,7 +235,7 @@ def test_none_that_tells_nothing_any_more_is_refused() -> None:
     right = made([1] * 240)
     telling = replace_none(right, np.where(none, 0.9, 0.1) + generator.random(240) / 100)
     guessing = replace_none(right, generator.random(240))
-    lines = lines_of(ALL, [str(at) for at in range(240)], none, telling, guessing, BOUNDS)
+    lines = lines_of(ALL, [str(at) for at in range(240)], np.ones(240), none, telling, guessing, BOUNDS)
     [auroc] = [line for line in decided(lines, BOUNDS) if line.measure == NONE]
     assert auroc.before == 1.0
     assert auroc.worse
