@@ -22,6 +22,7 @@ from topics.kafka import partitions_of
 from topics.registry import DECISIONS, OUTCOMES, STATISTICS, topic_name
 from topics.settings import Settings
 from workers.faust_client import BatchSchema, make_app
+from workers.failpoints import reach
 from workers.fold_store import SOURCES, FoldWriter, encode_fold, encode_letter, restore
 from workers.folding import PartitionFold
 from workers.metrics import AggregatorMetrics, bounded_reason, serve_metrics
@@ -203,12 +204,15 @@ class Aggregator:
         if folds or refused:
             encoded = [encode_fold(changed) for changed in folds]
             letters = [encode_letter(self._settings, dead) for dead in refused]
+            reach("aggregator.before_write")
             await asyncio.to_thread(owned.writer.write, encoded, letters)
+            reach("aggregator.after_write")
         fold.written()
         owned.committed = dict(fold.positions)
         await self._consumer.commit_positions(
             {self._tp(topic, fold.partition): offset for topic, offset in owned.committed.items() if offset}
         )
+        reach("aggregator.after_commit")
         owned.taken, owned.written_at, self._written_at = 0, time.monotonic(), time.monotonic()
         self._tell(owned, len(folds), refused, time.monotonic() - start)
 

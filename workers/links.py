@@ -19,6 +19,7 @@ from topics.events import Links
 from topics.kafka import consumer
 from topics.registry import LINKS, topic_name
 from topics.settings import Settings
+from workers.failpoints import reach
 from workers.metrics import RouterMetrics
 from workers.source import place_of
 
@@ -77,6 +78,7 @@ class LinksTable:
         self._reader.incremental_assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions])
         left = set(partitions)
         while left and not stop.is_set():
+            reach("router.restoring")
             left -= self._take(self._reader.consume(READ, 0.05))
             if time.monotonic() - start_s > RESTORE_BUDGET_S:
                 raise WorkerError(

@@ -19,6 +19,7 @@ from topics.events import Release
 from topics.kafka import partitions_of, producer, read_all
 from topics.registry import RELEASES, topic_name
 from topics.settings import Settings
+from workers.failpoints import reach
 from workers.source import place_of
 
 CURRENT, CANARY, SHADOW = SERVING_KEYS = ("current", "canary", "shadow")
@@ -58,6 +59,7 @@ def record(
 
     partitions_of(settings, topic_name(settings, RELEASES))  # says in one line if broker or topic are missing
     manifest, place = store_bundle(bundle, store)
+    reach("releases.after_store")
     release = Release(
         event_time_ms=int(time.time() * 1000),
         release=manifest.release,
@@ -143,12 +145,14 @@ def in_force(release: Release) -> bool:
 
 def _write(settings: Settings, key: str, release: Release | None) -> None:
     """Writes one event and waits until it is safe."""
+    reach("releases.before_event")
     name = topic_name(settings, RELEASES)
     answers = _deliver(producer(settings), name, key, encode(release) if release else None)
     if answers != [None]:
         why = answers[0] if answers else f"no answer within {DELIVERY_TIMEOUT_S:.0f} s"
         what = f"release {release.release}" if release else "the end of a trial"
         raise BrokerError(f"{what} was not written under {key!r} of {name}: {why}")
+    reach("releases.after_event")
 
 
 def _deliver(client: Producer, name: str, key: str, value: bytes | None) -> list[KafkaError | None]:

@@ -19,6 +19,7 @@ from topics.settings import MAX_POLL_INTERVAL_MS
 from workers.canary import Lineup, decide_lineup
 from workers.dead_letters import Ceiling, dead_letter
 from workers.deciding import Answer, Batch, Selecting, decode_batch, trace_of
+from workers.failpoints import reach
 from workers.metrics import RouterMetrics, bounded_reason
 from workers.serving import Serving
 from workers.transactions import Headers, TransactionLost
@@ -109,6 +110,7 @@ class Router:
         while not stop.is_set() and not 0 < until_idle_s < time.monotonic() - busy_s:
             self.turned_s = time.monotonic()
             messages = self.source.poll()  # 1. poll
+            reach("router.after_poll")
             settled = self.is_ready()
             self.links.update(self.source.owned, stop)
             lineup = self.serving.lineup()
@@ -127,12 +129,15 @@ class Router:
         start_s = time.monotonic()
         with self.metrics.stage("decode"):  # 2. decode
             batch = decode_batch(messages, self.links)
+            reach("router.after_decode")
         with self.metrics.stage("decide"):  # 3. decide
             decide_lineup(batch, lineup, self.metrics)
+            reach("router.after_decide")
         try:
             self.sink.begin()
             with self.metrics.stage("produce"):  # 4. produce
                 self._produce(batch)
+                reach("router.after_produce")
             positions = self.source.positions()
             with self.metrics.stage("commit"):  # 5. commit
                 self.sink.commit(positions, self.source.membership())

@@ -23,6 +23,7 @@ from topics.registry import RELEASES, topic_name
 from topics.settings import Settings
 from workers.canary import Lineup, Trial
 from workers.deciding import Selecting
+from workers.failpoints import reach
 from workers.metrics import RouterMetrics
 from workers.releases import CANARY, CURRENT, SERVING_KEYS, SHADOW, in_force, read_release
 
@@ -169,6 +170,7 @@ class ReleaseFollower:
 
     def _load_aside(self, release: Release) -> Selecting:
         with self._metrics.stage("reload"):
+            reach("router.reloading")
             return load_release(release, self._load)
 
     def _serve(self, key: str, served: _Served | None) -> None:

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from topics.errors import WorkerError
 from topics.registry import UTTERANCES, topic_name
 from topics.settings import Settings, consumer_config
+from workers.failpoints import reach
 from workers.metrics import RouterMetrics
 from workers.transactions import Verdict, verdict
 
@@ -140,17 +141,20 @@ class UtteranceSource:
             log.warning("reading %s: %s", self._topic, error.str())
 
     def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        reach("router.assigned")
         self._metrics.rebalances.labels("assigned").inc()
         self._joined = True
         self._owned |= {place.partition for place in partitions}
         log.info("assigned %s, now %s", _listed(partitions), sorted(self._owned))
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        reach("router.revoked")
         self._metrics.rebalances.labels("revoked").inc()
         self._forget(partitions)
         log.info("revoked %s, now %s", _listed(partitions), sorted(self._owned))
 
     def _lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        reach("router.lost")
         self._metrics.rebalances.labels("lost").inc()
         self._forget(partitions)
         log.warning("lost %s: the group went on without this router", _listed(partitions))

@@ -24,6 +24,7 @@ from workers import console
 from workers.cycle_options import CycleOptions
 from workers.cycle_report import CycleFindings, write_cycle_report
 from workers.descent import VERDICT, code_version, line, offsets_line
+from workers.failpoints import reach
 from workers.gathering import Gathered, gather
 from workers.promotion import Promotion, promote
 from workers.releases import all_releases, record, serve
@@ -72,6 +73,7 @@ def run_cycle(settings: Settings, options: CycleOptions, stop: threading.Event |
     # 4. publish, promote step by step, or refuse and say why
     with tempfile.TemporaryDirectory() as folder:
         manifest = write_bundle(_with_measures(bundle, gate.after()), Path(folder) / "candidate")
+        reach("trainer.after_bundle")
         provenance = _provenance(found, bundle, gate, options)
         if found.serving and manifest.release == found.serving.release:
             reason, promotion = "the candidate is the release that serves", None

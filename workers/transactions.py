@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from topics.errors import WorkerError
 from topics.kafka import producer
 from topics.settings import Settings
+from workers.failpoints import reach
 
 log = logging.getLogger("namefree.transactions")
 
@@ -129,7 +130,9 @@ class TransactionalSink:
         deadline = time.monotonic() + BUDGET_S
         while True:
             try:
+                reach(f"router.before_{name}")
                 call(*arguments)
+                reach(f"router.after_{name}")
                 return
             except KafkaException as error:
                 if verdict(error.args[0]) is not Verdict.RETRY:
