@@ -130,13 +130,15 @@ def train_text(
     catalogue, vocabulary, words = corpus.catalogue, corpus.vocabulary, corpus.words
     model = fresh(corpus, recipe)
     if corpus.pretrained:
-        start_from_vectors(model, vocabulary)
+        start_from_vectors(model, vocabulary, spelled=parent is None or parent.manifest.text != recipe.text)
+    if parent is not None:
+        inherit(model, vocabulary, catalogue, parent)
     read_cards(model, catalogue, vocabulary, words)
     if recipe.training.prototypes:
         start_from_prototypes(model, corpus.own, words)
     own = corpus.own
     if parent is not None:
-        inherit(model, vocabulary, catalogue, parent)
+        inherit(model, vocabulary, catalogue, parent)  # once more: prototypes are for skills that are new
         if recipe.teacher:
             own = taught_by(parent, catalogue, corpus.own_texts, own, outcomes, recipe.teacher)
     if recipe.shortlister.shares:
@@ -294,12 +296,14 @@ def fresh(corpus: Corpus, recipe: Recipe) -> Shortlister:
     return Shortlister(recipe.shortlister, len(corpus.vocabulary), recipe.text.ngram_rows, len(corpus.catalogue))
 
 
-def start_from_vectors(model: Shortlister, vocabulary: Vocabulary) -> None:
-    """Words start from pretrained vectors, and n-grams so that they spell these, in place."""
+def start_from_vectors(model: Shortlister, vocabulary: Vocabulary, spelled: bool = True) -> None:
+    """Words start from pretrained vectors, and n-grams so that they spell these, if they are not inherited, in
+    place."""
     with torch.no_grad():
         vectors = torch.from_numpy(word_vectors(vocabulary.words[1:], model.settings.word_width))
         model.encoder.word.weight[1:] = vectors
-    spell(model.encoder.ngram, vocabulary.words[1:], vectors, vocabulary.settings)
+    if spelled:
+        spell(model.encoder.ngram, vocabulary.words[1:], vectors, vocabulary.settings)
 
 
 def inherit(model: Shortlister, vocabulary: Vocabulary, catalogue: Catalogue, parent: Bundle) -> None:

