@@ -139,13 +139,13 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         total = sum(both.linked.chosen + both.unlinked.chosen for both in self.skills.values())
         return (self._column(skill_ids, "chosen") / max(total, 1)).astype(np.float32)
 
-    def taken(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
-        """(skills,): how often each was taken in the end: accepted, enabled, or named in place of another."""
-        return self._column(skill_ids, "accepted", "enabled") + self._instead(skill_ids)
+    def kept(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
+        """(skills,): how often each was kept where it was opened."""
+        return self._column(skill_ids, "kept")
 
-    def mass(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
-        """(skills,): the sum of the probabilities that decisions gave each."""
-        return self._column(skill_ids, "mass_millionths") / MILLION
+    def expected(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
+        """(skills,): how often each was to be kept there, by the probabilities that decisions gave it."""
+        return self._column(skill_ids, "expected_millionths") / MILLION
 
     def link_counts(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
         """(skills, 3): times chosen, chosen with a link, and linked but passed by."""

@@ -24,7 +24,7 @@ from model.shortlist import Shortlists
 from model.statistics import Statistics
 
 TOLD = 8  # skills of which a teacher tells: what is further down says little
-IMAGINED = 20.0  # outcomes as expected that stand behind each skill's lift
+IMAGINED = 10.0  # outcomes as expected that stand behind each skill's lift
 MOST_LIFT = 4.0
 
 
@@ -41,13 +41,11 @@ def taught_by(
 
 
 def lifts(statistics: Statistics, skill_ids: Sequence[str]) -> NDArray[np.float64]:
-    """How much more often each skill was taken than it was expected to be, (S,); 1 where nothing is known.
-
-    Expected is the probability that decisions gave it, as far as decisions had outcomes at all.
-    """
-    taken, given = statistics.taken(skill_ids), statistics.mass(skill_ids)  # (S,) each
-    expected = given * (taken.sum() / max(given.sum(), 1e-9))
-    found: NDArray[np.float64] = (taken + IMAGINED) / (expected + IMAGINED)
+    """How much more often each skill was kept where it was opened than was to be expected, (S,); 1 where nothing
+    is known. What customers say of skills that were not opened does not count: it is too easily made up."""
+    kept, expected = statistics.kept(skill_ids), statistics.expected(skill_ids)  # (S,) each
+    usual = expected * (kept.sum() / max(expected.sum(), 1e-9))
+    found: NDArray[np.float64] = (kept + IMAGINED) / (usual + IMAGINED)
     return np.clip(found, 1 / MOST_LIFT, MOST_LIFT)
 
 

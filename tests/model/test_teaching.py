@@ -51,25 +51,30 @@ def test_a_row_that_counts_less_is_taught_less(small_bundle: Bundle, small_dev: 
     assert taught.beliefs.shares.sum() == pytest.approx(0.25, abs=1e-5)
 
 
-def test_what_is_taken_more_often_than_expected_is_lifted_and_the_other_way_round() -> None:
+def told(statistics: Statistics, n: int, opened: str, kind: OutcomeKind, taken: str | None = None) -> None:
+    decision = Decision(
+        event_time_ms=0,
+        utterance_id=f"u-{n}",
+        customer_id="c",
+        action=Action.LAUNCH,
+        skill_id=opened,
+        candidates=(Candidate(skill_id=opened, score=1.0, probability=0.5),),
+    )
+    outcome = Outcome(event_time_ms=0, utterance_id=f"u-{n}", customer_id="c", outcome=kind, skill_id=taken)
+    statistics.fold(decision).fold(decision, outcome)
+
+
+def test_what_is_kept_more_often_than_expected_is_lifted_and_claims_lift_nobody() -> None:
     statistics = Statistics()
     for n in range(200):
-        meant = "cats" if n % 4 else "dogs"
-        listed = (
-            Candidate(skill_id="dogs", score=1.0, probability=0.5),
-            Candidate(skill_id="cats", score=0, probability=0.5),
-        )
-        decision = Decision(
-            event_time_ms=0, utterance_id=f"u-{n}", customer_id="c", action=Action.DISCOVER, candidates=listed
-        )
-        accepted = Outcome(
-            event_time_ms=0, utterance_id=f"u-{n}", customer_id="c", outcome=OutcomeKind.ACCEPTED, skill_id=meant
-        )
-        statistics.fold(decision).fold(decision, accepted)
-    cats, dogs, unheard = lifts(statistics, ["cats", "dogs", "unheard"])
+        told(statistics, n, "cats", OutcomeKind.ACCEPTED if n % 4 else OutcomeKind.REJECTED)
+        told(statistics, n, "dogs", OutcomeKind.REJECTED if n % 4 else OutcomeKind.ACCEPTED)
+        told(statistics, n, "rides", OutcomeKind.ACCEPTED if n % 2 else OutcomeKind.REJECTED)
+        told(statistics, n, "rides", OutcomeKind.CORRECTED if n % 2 else OutcomeKind.ACCEPTED, "cheat")
+    cats, dogs, cheat, unheard = lifts(statistics, ["cats", "dogs", "rides", "cheat", "unheard"])[[0, 1, 3, 4]]
     assert 1.2 < cats <= MOST_LIFT
-    assert 0.5 < dogs < 0.8
-    assert unheard == 1.0
+    assert 0.5 < dogs < 0.9
+    assert (cheat, unheard) == (1.0, 1.0)
 
 
 def test_beliefs_leave_out_what_the_catalogue_does_not_have(small_bundle: Bundle) -> None:
