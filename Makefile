@@ -26,8 +26,8 @@ setup: $(INSTALLED) $(FETCHED)  ## .venv, namefree and its tools in it, and the 
 demo: setup  ## the whole loop, once around; DATA=dir: on that data folder
 	$(BIN)/namefree demo $(if $(DATA),--data "$(DATA)")
 
-test: setup  ## every test
-	$(BIN)/pytest
+test: setup  ## every test, in two processes
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)  ## lint, format, types, and the direction of the imports
 	$(BIN)/ruff check .
