@@ -5,7 +5,7 @@
 #   make test                 every test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs constraints clean
+.PHONY: help setup demo test faults faults-mutants check docs constraints clean
 
 # The first Python of these that is new enough; or say which: make setup PYTHON=/opt/python3.13/bin/python3
 CANDIDATES := python3 python3.13 python3.12 python3.11 python
@@ -19,7 +19,7 @@ INSTALLED := .venv/installed
 FETCHED := .venv/fetched
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
 
 setup: $(INSTALLED) $(FETCHED)  ## .venv, namefree and its tools in it, and the broker's jars
 
@@ -28,6 +28,12 @@ demo: setup  ## the whole loop, once around; DATA=dir: on that data folder
 
 test: setup  ## every test, in two processes
 	$(BIN)/pytest -n 2 --dist loadfile
+
+faults: setup  ## kills, freezes and starves the workers; SEED=7, N=1000000 utterances, FAULTS=200
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(N),--utterances $(N)) $(if $(FAULTS),--faults $(FAULTS))
+
+faults-mutants: setup  ## routers without one of their guards: such a run has to find each
+	$(BIN)/python -m tests.faults --mutants --utterances 6000 --faults 8 $(if $(SEED),--seed $(SEED))
 
 check: $(INSTALLED)  ## lint, format, types, and the direction of the imports
 	$(BIN)/ruff check .

@@ -56,7 +56,7 @@ class Links(Protocol):
     @property
     def partitions(self) -> frozenset[int]: ...
     def linked(self, partition: int, customer_id: str) -> tuple[str, ...]: ...
-    def update(self, owned: frozenset[int], stop: threading.Event) -> None: ...
+    def update(self, owned: frozenset[int], stop: threading.Event, asked: bool = False) -> None: ...
 
 
 class Skills(Protocol):
@@ -112,7 +112,7 @@ class Router:
             messages = self.source.poll()  # 1. poll
             reach("router.after_poll")
             settled = self.is_ready()
-            self.links.update(self.source.owned, stop)
+            self.links.update(self.source.owned, stop, asked=bool(messages))
             lineup = self.serving.lineup()
             self.skills.update(lineup.selectors if lineup else ())
             if self.live and lineup:

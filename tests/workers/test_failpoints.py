@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException
 
 from topics.errors import UsageError, WorkerError
-from workers import failpoints
-from workers.failpoints import CALLS, PLACES, VARIABLE, reach
+from workers.failpoints import CALLS, PLACES, VARIABLE, arm, reach
 
 ROOT = Path(__file__).parents[2]
 WALK = """
@@ -34,8 +34,10 @@ def walk(points: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def arm(monkeypatch: pytest.MonkeyPatch, points: str) -> None:
-    monkeypatch.setattr(failpoints, "_armed", failpoints._Armed(points))
+@pytest.fixture(autouse=True)
+def _off_again() -> Iterator[None]:
+    yield
+    arm("")
 
 
 def test_the_table_names_every_place_of_the_code_and_no_other() -> None:
@@ -70,11 +72,11 @@ def test_off_nothing_happens() -> None:
 )
 def test_a_mistyped_point_is_refused(points: str) -> None:
     with pytest.raises(UsageError, match=VARIABLE):
-        failpoints._Armed(points)
+        arm(points)
 
 
-def test_errors_are_raised_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    arm(monkeypatch, "router.after_poll=raise@1, router.after_decode=abort, router.after_decide=retry")
+def test_errors_are_raised_as_told() -> None:
+    arm("router.after_poll=raise@1, router.after_decode=abort, router.after_decide=retry")
     with pytest.raises(WorkerError, match=r"router\.after_poll"):
         reach("router.after_poll")
     with pytest.raises(KafkaException) as lost:
@@ -86,9 +88,9 @@ def test_errors_are_raised_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
     reach("router.after_poll")
 
 
-def test_a_share_is_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_is_drawn_by_the_seed() -> None:
     def passings(seed: int) -> list[int]:
-        arm(monkeypatch, f"router.after_poll=retry@0.1,seed={seed}")
+        arm(f"router.after_poll=retry@0.1,seed={seed}")
         found = []
         for number in range(1_000):
             try:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tests.workers.aggregating import settled
 from tests.workers.marketplace import Marketplace, link
-from topics.kafka import read_all
+from topics.kafka import producer, read_all
 from topics.registry import LINKS, topic_name
 from workers.links import LinksTable
 from workers.metrics import RouterMetrics
@@ -96,3 +97,28 @@ def test_restoring_ends_when_the_router_is_stopped(market: Marketplace, table: L
     stop = threading.Event()
     stop.set()
     table.update(BOTH, stop)  # returns
+
+
+def test_with_requests_in_hand_the_table_holds_what_the_topic_holds(
+    market: Marketplace, table: LinksTable
+) -> None:
+    """Each change, written and acknowledged before the update, is there after one update."""
+    market.send(LINKS, [link("c-1", "none")])
+    home = partition_of(market, "c-1")
+    table.update(BOTH, threading.Event())
+    for number in range(20):
+        market.send(LINKS, [link("c-1", f"skill:{number}")])
+        table.update(BOTH, threading.Event(), asked=True)
+        assert table.linked(home, "c-1") == (f"skill:{number}",)
+
+
+def test_links_of_a_transaction_are_waited_for_beyond_its_marker(market: Marketplace, table: LinksTable) -> None:
+    table.update(BOTH, threading.Event())
+    client = producer(market.settings, f"{market.settings.prefix}links")
+    client.init_transactions(30)
+    client.begin_transaction()
+    client.produce(topic_name(market.settings, LINKS), link("c-1", "a")[1], b"c-1")
+    client.commit_transaction(30)
+    settled(market.settings, LINKS)  # a commit returns before its marker is written
+    table.update(BOTH, threading.Event(), asked=True)
+    assert table.linked(partition_of(market, "c-1"), "c-1") == ("a",)

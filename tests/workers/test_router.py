@@ -94,7 +94,7 @@ class MemoryLinks:
     def linked(self, partition: int, customer_id: str) -> tuple[str, ...]:
         return self.table.get(customer_id, ())
 
-    def update(self, owned: frozenset[int], stop: threading.Event) -> None:
+    def update(self, owned: frozenset[int], stop: threading.Event, asked: bool = False) -> None:
         self.on_update()
 
 

@@ -1,0 +1,63 @@
+"""`python -m tests.faults`: a fault run, or the mutants that such a run has to find. `make faults` runs it.
+
+One table on stdout, a JSON file beside it; exit code 1 unless all is zero (with --mutants: unless each is found).
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgspec
+
+from tests.faults.child import MUTANTS
+from tests.faults.conductor import Result, run_faults
+from tests.faults.plan import KINDS, plan
+from workers.console import start_logging
+
+
+@click.command()
+@click.option("--seed", type=int, default=7, show_default=True)
+@click.option("--utterances", type=click.IntRange(1), default=1_000_000, show_default=True)
+@click.option("--faults", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--protocol", type=click.Choice(["classic", "consumer"]), default="classic", show_default=True)
+@click.option("--mutants", is_flag=True, help="Routers without one of their guards: each has to be found.")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("build/faults"), show_default=True)
+def main(seed: int, utterances: int, faults: int, protocol: str, mutants: bool, folder: Path) -> None:
+    """Kills, freezes and starves the workers while utterances flow, and counts what became of each."""
+    start_logging("error")
+    for fault in plan(seed, utterances, faults):
+        click.echo(f"{fault.at:>9,}  {fault.kind:<16} {fault.points or KINDS.get(fault.kind, fault.slot)}")
+    begin_s = time.monotonic()
+
+    def say(line: str) -> None:
+        click.echo(f"{time.monotonic() - begin_s:>7.1f} s {line}")
+
+    results = [
+        run_faults(seed, utterances, faults, folder / (mutant or "run"), protocol, mutant, say)
+        for mutant in (MUTANTS if mutants else [""])
+    ]
+    for result in results:
+        click.echo(table(result))
+    out = folder / ("mutants.json" if mutants else f"faults-{seed}.json")
+    out.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    click.echo(f"\n{out}")
+    sys.exit(any(result.is_clean() == bool(result.mutant) for result in results))
+
+
+def table(result: Result) -> str:
+    """The run as one table."""
+    title = f"seed {result.seed}, {result.utterances:,} utterances, group protocol {result.protocol}"
+    rows = [("faults", sum(result.faults.values())), ("failpoints reached", result.points_reached)]
+    lines = [f"\n{title}{', without ' + result.mutant if result.mutant else ''}, {result.seconds:.0f} s"]
+    lines += [f"  {count:>9,}  {name}" for name, count in [*rows, *result.faults.items()]]
+    lines += [f"  {count:>9,}  ended: {name}" for name, count in sorted(result.exits.items())]
+    lines += [
+        f"  {age:>9,.0f}  ms that newer links had been there, {name}" for name, age in result.links_age_ms.items()
+    ]
+    lines += ["  ---------", *(f"  {count:>9,}  {name}" for name, count in result.wrong.items())]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The statistics topic held against a plain fold of decisions and outcomes, cell by cell."""
+
+import threading
+from collections.abc import Iterator
+
+from model.statistics import Statistics
+from tests.workers.aggregating import settled
+from topics.codec import decode
+from topics.events import StatisticsFold
+from topics.kafka import read_all
+from topics.registry import DECISIONS, OUTCOMES, STATISTICS, topic_name
+from topics.settings import Settings
+from workers.aggregator import AggregatorOptions, run_aggregator
+from workers.folding import fold_records
+from workers.records import Record
+
+
+def cells_that_differ(settings: Settings) -> int:
+    """How many cells, bucket by partition, are not those of a plain fold; an aggregator catches up first."""
+    options = AggregatorOptions(metrics_port=0, until_idle_s=3.0)
+    run_aggregator(settings, options, threading.Event(), lambda _: None)
+    kept: dict[tuple[str, int], Statistics] = {}
+    for message in read_all(settled(settings, STATISTICS), topic_name(settings, STATISTICS)):
+        fold = decode(message.value(), StatisticsFold)
+        kept[fold.bucket, fold.partition] = Statistics.from_fold(fold)
+    plain = fold_records(_records(settings))
+    return sum(kept.get(cell) != plain.get(cell) for cell in kept.keys() | plain.keys())
+
+
+def _records(settings: Settings) -> Iterator[Record]:
+    for topic in (DECISIONS, OUTCOMES):
+        for message in read_all(settings, topic_name(settings, topic)):
+            place = message.partition() or 0, message.offset() or 0
+            yield Record(topic.name, *place, message.timestamp()[1], message.key(), message.value())
