@@ -68,6 +68,8 @@ def test_list_and_show_tell_what_serves(settings: Settings, tmp_path: Path) -> N
     shown = CliRunner().invoke(command, ["show", "current"], obj=settings, catch_exceptions=False).stdout
     assert published["digest"] in shown
     assert "first" in shown
+    assert f"● {published['release']}" in shown  # the line of descent
+    assert "serves" in shown
     assert find_release(settings, published["release"][:4]).digest == published["digest"]
 
 

@@ -11,6 +11,7 @@ from topics.errors import UsageError
 from topics.events import Release
 from topics.settings import Settings
 from workers.console import figures, json_option, print_json, print_table
+from workers.descent import draw, line
 from workers.lifecycle import stop_on_signals
 from workers.promotion import Promotion, PromotionOptions, promote
 from workers.promotion_options import promotion_options
@@ -193,20 +194,29 @@ def roles_of(release: Release, serving: Mapping[str, Release]) -> dict[str, floa
 @json_option
 @click.pass_obj
 def show_command(settings: Settings, release_id: str, as_json: bool) -> None:
-    """One release; ID may be the start of its id, or `current`, `canary`, `shadow`.
+    """One release, what made it, and its line of descent with what was refused beside it; ID may be the start of
+    its id, or `current`, `canary`, `shadow`.
 
     \b
     Example:
       namefree releases show current
     """
     release = find_release(settings, release_id)
+    known = all_releases(settings)
     if as_json:
-        print_json(msgspec.to_builtins(release))
+        descent = [one.release for one in line(known, release)]
+        print_json({**msgspec.to_builtins(release), "descent": descent})
         return
     shown = {**msgspec.to_builtins(release), "event_time_ms": utc(release.event_time_ms / 1000)}
+    shown["measures"] = figures(release.measures)
+    made_by = shown.pop("provenance")
     rows = [("published" if name == "event_time_ms" else name, value) for name, value in shown.items()]
-    rows = [(name, figures(release.measures) if name == "measures" else value) for name, value in rows]
     print_table("", ("field", "value"), [(name, str(value)) for name, value in rows])
+    if made_by:
+        print_table("What made it", ("part", "which"), list(made_by.items()))
+    current = serving_now(settings).get(CURRENT)
+    for row in draw(known, release, current.release if current else ""):
+        click.echo(row)
 
 
 def find_release(settings: Settings, release_id: str) -> Release:
