@@ -19,7 +19,7 @@ INSTALLED := .venv/installed
 FETCHED := .venv/fetched
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
 
 setup: $(INSTALLED) $(FETCHED)  ## .venv, namefree and its tools in it, and the broker's jars
 

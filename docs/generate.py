@@ -20,6 +20,7 @@ from model.policy import Costs
 from topics import events
 from topics.registry import CO_PARTITIONED, DAY_MS, TOPICS, Topic
 from workers.cli import root
+from workers.failpoints import ACTIONS, PLACES, VARIABLE
 from workers.metrics import AggregatorMetrics, RouterMetrics
 
 HERE = Path(__file__).parent / "reference"
@@ -35,6 +36,7 @@ def pages() -> dict[str, str]:
         "topics.md": NOTE.format("topics/registry.py") + "\n".join(_topics()),
         "metrics.md": NOTE.format("workers/metrics.py") + "\n".join(_metrics()),
         "command-line.md": NOTE.format("workers/commands/") + "\n".join(_command_line()),
+        "failpoints.md": NOTE.format("workers/failpoints.py") + "\n".join(_failpoints()),
         "recipe.md": NOTE.format("model/pipeline.py") + "\n".join(_recipe()),
         "asyncapi.json": json.dumps(document(version("namefree")), indent=2, ensure_ascii=False) + "\n",
     }
@@ -179,6 +181,25 @@ def _metric_row(metric: Any) -> str:
     name = f"{found.name}_total" if found.type == "counter" else found.name
     labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # the client has no public way to ask
     return _row(f"`{name}`", found.type, labels, found.documentation)
+
+
+# failpoints
+
+
+def _failpoints() -> Iterator[str]:
+    yield "# Failpoints\n"
+    yield (
+        f"For tests of what surrounds a worker: `{VARIABLE}=router.after_poll=kill@37` in its environment kills it "
+        "at its 37th passing of that place. More than one, by commas: `PLACE=ACTION@WHEN`. `@0.01` is a probability "
+        "at each passing, drawn from `seed=N` among them; without `@` it is the first passing. Off, a place costs "
+        "one call of a function that looks at nothing.\n"
+    )
+    yield from _table("action", "what")
+    yield from (_row(f"`{action}`", what) for action, what in ACTIONS.items())
+    yield ""
+    yield from _table("place", "where")
+    yield from (_row(f"`{place}`", where) for place, where in PLACES.items())
+    yield ""
 
 
 # recipe

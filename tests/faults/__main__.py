@@ -33,12 +33,11 @@ def main(seed: int, utterances: int, faults: int, protocol: str, mutants: bool, 
     def say(line: str) -> None:
         click.echo(f"{time.monotonic() - begin_s:>7.1f} s {line}")
 
-    results = [
-        run_faults(seed, utterances, faults, folder / (mutant or "run"), protocol, mutant, say)
-        for mutant in (MUTANTS if mutants else [""])
-    ]
-    for result in results:
-        click.echo(table(result))
+    results = []
+    for mutant in MUTANTS if mutants else [""]:
+        where = folder / (mutant or "run")
+        results.append(run_faults(seed, utterances, faults, where, protocol, mutant, say))
+        click.echo(table(results[-1]))
     out = folder / ("mutants.json" if mutants else f"faults-{seed}.json")
     out.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     click.echo(f"\n{out}")

@@ -69,7 +69,7 @@ def run(start: Start) -> None:
         sys.exit(error.exit_code)
 
 
-def _ignore(_told: object) -> None:
+def _ignore(*_told: object) -> None:
     """The topics tell all that is asked."""
 
 
@@ -98,7 +98,7 @@ def _without_fencing(start: Start) -> None:
 
 
 def _without_waiting(_start: Start) -> None:
-    """Links of a new partition come when they come."""
+    """Links come when they come."""
 
     def restore(self: LinksTable, partitions: frozenset[int], _stop: threading.Event) -> None:
         self._linked.update((partition, {}) for partition in partitions)
@@ -106,6 +106,7 @@ def _without_waiting(_start: Start) -> None:
         self._reader.incremental_assign(places)
 
     _patch(LinksTable, "_restore", restore)
+    _patch(LinksTable, "_catch_up", _ignore)
 
 
 def _patch(owner: type, name: str, function: Callable[..., Any]) -> None:

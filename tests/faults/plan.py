@@ -29,8 +29,9 @@ ONCE = {"router.assigned", "router.revoked", "router.lost", "router.restoring", 
 # What a mutant of the harness's own test is found by: these are in every plan.
 ALWAYS = (
     "router.after_decide=freeze:8",
+    "router.after_decode=freeze:8 router.after_decide=delay:2",  # wakes, and only then learns that it is out
     "router.before_commit_transaction=abort",
-    "router.before_send_offsets_to_transaction=abort",
+    "router.after_send_offsets_to_transaction=abort",
     "router.before_commit_transaction=kill",
 )
 KINDS = {
@@ -50,7 +51,7 @@ KINDS = {
 
 
 class Fault(Struct, frozen=True, kw_only=True):
-    """One fault, once `at` utterances are sent."""
+    """One fault, once `at` utterances are decided."""
 
     at: int
     kind: str
@@ -66,7 +67,7 @@ def plan(seed: int, utterances: int, faults: int) -> list[Fault]:
     """
     draw = random.Random(f"plan {seed}")
     wanted = [("failpoint", points) for points in ALWAYS]
-    wanted += [(kind, "") for kind in KINDS if kind != "failpoint"]
+    wanted += [(kind, "") for kind in draw.sample(list(KINDS), len(KINDS)) if kind != "failpoint"]
     weights = [4 if kind in ("failpoint", "aggregator") else 1 for kind in KINDS]
     wanted += [(draw.choices(list(KINDS), weights)[0], "") for _ in range(max(0, faults - len(wanted)))]
     wanted = wanted[: max(faults, len(ALWAYS))]
@@ -83,9 +84,9 @@ def plan(seed: int, utterances: int, faults: int) -> list[Fault]:
 def _fault(draw: random.Random, at: int, kind: str, points: str) -> Fault:
     slot, seconds = draw.randrange(SLOTS), round(draw.uniform(0, 2), 1)
     if kind == "failpoint":
-        points = f"{points or _point(draw)}"
-        place = points.partition("=")[0]
-        points += f"@{1 if place in ONCE else draw.randint(1, 12)}"
+        points = points or _point(draw)
+        passing = 1 if points.partition("=")[0] in ONCE else draw.randint(1, 5)
+        points = ",".join(f"{point}@{passing}" for point in points.split())
     elif kind == "aggregator":
         place = draw.choice(["before_write", "after_write", "after_commit"])
         points = f"aggregator.{place}=kill@{draw.randint(1, 4)}"

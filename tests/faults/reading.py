@@ -14,6 +14,9 @@ from topics.registry import DECISIONS, topic_name
 from topics.settings import Settings
 
 
+NONE = -1_000_000  # links that were not known at all
+
+
 class Seen(msgspec.Struct):
     """Of a decision, what is checked."""
 
@@ -32,7 +35,7 @@ class Book:
         self._decoder = msgspec.json.Decoder(Seen)
         self.counts = np.zeros(traffic.total, np.int32)
         self.first_at = np.full(traffic.total, -1, np.int64)  # utterance -> offset of its first decision
-        self.used = np.full(traffic.total, -1, np.int64)  # utterance -> version of the links that decided it
+        self.used = np.full(traffic.total, NONE, np.int64)  # utterance -> version of the links that decided it
         self.time_ms = np.zeros(traffic.total, np.int64)
         self._last = np.full(CUSTOMERS, -1, np.int64)
         self.distinct = 0

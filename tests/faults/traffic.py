@@ -18,6 +18,7 @@ from workers.sender import Sender
 CUSTOMERS = 997
 STRETCH = 200
 CHANGES = 5  # of links, before each stretch
+HISTORY = 20  # changes of each customer's links before the first utterance: restoring them takes a moment
 ANSWERED = 5  # one utterance of so many has an outcome
 
 
@@ -32,8 +33,9 @@ class Traffic:
         self._newest = np.zeros(CUSTOMERS, np.int64)
         self._names = [topic_name(settings, topic) for topic in (UTTERANCES, LINKS, OUTCOMES)]
         self._sender = Sender(settings)
-        for customer in range(CUSTOMERS):
-            self._link(customer, 0)
+        for version in range(-HISTORY, 1):
+            for customer in range(CUSTOMERS):
+                self._link(customer, version)
         self._sender.flush()
         self.acked_ms[0] = _now_ms()
 
