@@ -189,10 +189,10 @@ def _metric_row(metric: Any) -> str:
 def _failpoints() -> Iterator[str]:
     yield "# Failpoints\n"
     yield (
-        f"For tests of what surrounds a worker: `{VARIABLE}=router.after_poll=kill@37` in its environment kills it "
-        "at its 37th passing of that place. More than one, by commas: `PLACE=ACTION@WHEN`. `@0.01` is a probability "
-        "at each passing, drawn from `seed=N` among them; without `@` it is the first passing. Off, a place costs "
-        "one call of a function that looks at nothing.\n"
+        f"For tests of what surrounds a worker: `{VARIABLE}=router.after_poll=kill@37` in its environment kills "
+        "it at its 37th passing of that place. More than one, by commas: `PLACE=ACTION@WHEN`. `@0.01` is a "
+        "probability at each passing, drawn from `seed=N` among them; without `@` it is the first passing. Off, "
+        "a place costs one call of a function that looks at nothing.\n"
     )
     yield from _table("action", "what")
     yield from (_row(f"`{action}`", what) for action, what in ACTIONS.items())

@@ -34,7 +34,7 @@ from workers.router_process import RouterOptions, group_id
 PARTITIONS = 6
 WINDOW = 4_000  # utterances that are not decided yet, at most
 STUCK_S = 120.0  # nothing is decided for so long: longer than all time-outs and a broker's restart together
-QUIET_S = 25.0  # all is sent, and nothing is decided for so long: nothing more will be
+QUIET_S = 75.0  # all is sent, and nothing is decided for so long, longer than a call is tried: nothing will be
 ZOMBIE_S = 8.0  # longer than session (3 s) and transaction (4 s) live together
 MEND_S = 3.0  # after a damaged release comes a whole one
 BROKER = {

@@ -13,7 +13,6 @@ from topics.kafka import consumer, partitions_of
 from topics.registry import DECISIONS, topic_name
 from topics.settings import Settings
 
-
 NONE = -1_000_000  # links that were not known at all
 
 
