@@ -17,6 +17,7 @@ ACTIONS = {
     "live-statistics": "send",
     "releases": "send",
     "dead-letters": "send",
+    "redriven": "send",
 }
 """As namefree sees them: what others send it, and what it sends."""
 

@@ -145,6 +145,9 @@ dead_letters = st.builds(
     source_key=st.none() | st.binary(max_size=30),
     source_value=st.none() | st.binary(max_size=30),
 )
+redriven = st.builds(
+    events.Redriven, **base, letter_time_ms=st.integers(0, events.MAX_TIME_MS), topic=texts, mended=st.booleans()
+)
 any_event = st.one_of(
-    utterances, links, skill_cards, decisions, outcomes, folds, live_statistics, releases, dead_letters
+    utterances, links, skill_cards, decisions, outcomes, folds, live_statistics, releases, dead_letters, redriven
 )

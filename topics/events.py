@@ -341,4 +341,30 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     source_value: bytes | None = None
 
 
-Event = Utterance | Links | SkillCard | Decision | Outcome | StatisticsFold | LiveStatistics | Release | DeadLetter
+class Redriven(Struct, frozen=True, kw_only=True):
+    """A dead letter that was sent back to its source topic, in the same transaction. Key: the letter's id,
+    `partition:offset`.
+
+    `letter_time_ms`: the letter's own time, as its id says nothing once the topic is made anew. `mended`: whether
+    another value than the letter's was sent.
+    """
+
+    schema: Schema = SCHEMA
+    event_time_ms: TimeMs
+    letter_time_ms: TimeMs
+    topic: str
+    mended: bool = False
+
+
+Event = (
+    Utterance
+    | Links
+    | SkillCard
+    | Decision
+    | Outcome
+    | StatisticsFold
+    | LiveStatistics
+    | Release
+    | DeadLetter
+    | Redriven
+)

@@ -11,7 +11,8 @@ from topics.errors import BrokerError
 from topics.kafka import REACH_TIMEOUT_S, admin_client, cluster_topics
 from topics.settings import Settings
 
-DAY_MS = 24 * 3600 * 1000
+HOUR_MS = 3600 * 1000
+DAY_MS = 24 * HOUR_MS
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,13 @@ STATISTICS = Topic(
     "bucket/partition",
     events.StatisticsFold,
     "compact",
-    config={"max.message.bytes": str(events.MAX_FOLD_BYTES + 64 * 1024)},
+    config={
+        "max.message.bytes": str(events.MAX_FOLD_BYTES + 64 * 1024),
+        # only what is in older segments is compacted, and an aggregator that starts reads what is not: without
+        # bounds up to 1 GB of each partition, or a week
+        "segment.bytes": str(64 * 1024 * 1024),
+        "segment.ms": str(HOUR_MS),
+    },
     note="folds of outcomes",
 )
 LIVE_STATISTICS = Topic(
@@ -88,6 +95,14 @@ DEAD_LETTERS = Topic(
     config={**_kept(30), "max.message.bytes": str(4 * 1024 * 1024)},  # a bad value of 1 MB grows by base64
     note="events that could not be taken",
 )
+REDRIVEN = Topic(
+    "redriven",
+    "the dead letter's partition:offset",
+    events.Redriven,
+    "compact",  # kept for good, a hundred bytes each: a letter must not be sent back again because it is forgotten
+    1,
+    note="dead letters that were sent back",
+)
 TOPICS = (
     UTTERANCES,
     LINKS,
@@ -99,6 +114,7 @@ TOPICS = (
     LIVE_STATISTICS,
     RELEASES,
     DEAD_LETTERS,
+    REDRIVEN,
 )
 CO_PARTITIONED = (UTTERANCES, LINKS, DECISIONS, SHADOW_DECISIONS, OUTCOMES, STATISTICS)
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "simulate": ("simulate", "Simulated customers who ask, look and act."),
     "sandbox": ("sandbox", "Skills to try asking on: they answer for their cards, with faults."),
     "releases": ("releases", "Publish releases, promote them with a guard, go back, list them."),
+    "dead-letters": ("dead_letters", "Events that nobody could take: look, mend, send back."),
 }
 
 

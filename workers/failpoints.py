@@ -42,6 +42,8 @@ PLACES: Mapping[str, str] = {
     "aggregator.before_write": "folds are encoded, none is written",
     "aggregator.after_write": "folds are written, positions are not committed",
     "aggregator.after_commit": "positions are committed",
+    "redrive.before_commit": "dead letters and their markers are handed to the client",
+    "redrive.after_commit": "they are sent back",
     "trainer.after_bundle": "the candidate is written, and not in the store yet",
     "releases.after_store": "a bundle is in the store, and its event is not written",
     "releases.before_event": "an event of the releases topic is about to be written",

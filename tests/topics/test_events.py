@@ -20,6 +20,7 @@ KINDS: dict[str, type[events.Event]] = {
     "live_statistics": events.LiveStatistics,
     "release": events.Release,
     "dead_letter": events.DeadLetter,
+    "redriven": events.Redriven,
 }
 ACORN = events.SkillCounts(chosen=3, offered=[2, 1], accepted=2, rejected=1, mass_millionths=2_410_000)
 EXPECTED = {
@@ -68,6 +69,9 @@ EXPECTED = {
         offset=41,
         source_key=b"c-1",
         source_value=b"\xff{",
+    ),
+    "redriven": events.Redriven(
+        event_time_ms=1_795_369_008_000, letter_time_ms=1_795_369_007_000, topic="utterances", mended=True
     ),
 }
 
