@@ -15,7 +15,7 @@ from topics.registry import UTTERANCES, topic_name
 from topics.settings import Settings, consumer_config
 from workers.failpoints import reach
 from workers.metrics import RouterMetrics
-from workers.transactions import Verdict, verdict
+from workers.transactions import TransactionLost, Verdict, verdict
 
 log = logging.getLogger("namefree.source")
 
@@ -82,8 +82,15 @@ class UtteranceSource:
         return [TopicPartition(self._topic, p, self._last[p] + 1) for p in sorted(self._first)]
 
     def membership(self) -> object:
-        """Who we are in the group; a transaction sent with it fails once the group has gone on without us."""
-        return self._consumer.consumer_group_metadata()
+        """Who we are in the group; a transaction sent with it fails once the group has gone on without us.
+
+        Raises TransactionLost where the client knows that already: it has forgotten its member id then, and a
+        broker takes offsets that carry none from anybody. Asked in this order: between two polls no new id comes.
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        if not self._consumer.memberid():
+            raise TransactionLost("the group has gone on without this router")
+        return metadata
 
     def rewind(self) -> None:
         """Back to the start of the batch in hand, which is where the last commit left each partition."""

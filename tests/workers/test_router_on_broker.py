@@ -2,18 +2,22 @@
 
 import signal
 from collections import Counter
+from contextlib import closing
 
 import msgspec
 import pytest
 from confluent_kafka import TopicPartition
+from prometheus_client import CollectorRegistry
 
 from tests.workers.doubles import SLOW
 from tests.workers.marketplace import START_S, Marketplace, Pair, ask, link
 from topics.codec import encode
 from topics.kafka import consumer, read_all
 from topics.registry import LINKS, RELEASES, UTTERANCES, topic_name
+from workers.metrics import RouterMetrics
 from workers.router_process import RouterOptions, group_id, transactional_id
-from workers.transactions import open_sink
+from workers.source import UtteranceSource
+from workers.transactions import TransactionLost, open_sink
 
 
 def test_each_utterance_has_one_decision_though_a_router_is_killed(market: Marketplace) -> None:
@@ -129,6 +133,16 @@ def test_two_routers_share_the_work_and_decide_once(market: Marketplace, protoco
     assert Counter(decision.utterance_id for decision in market.decisions(asked)) == {
         f"u-{n}": 1 for n in range(asked)
     }
+
+
+def test_who_is_no_member_of_the_group_has_nothing_to_commit_with(market: Marketplace) -> None:
+    """The broker takes offsets of a transaction that carry no member id, so none may be sent."""
+    source = UtteranceSource(market.settings, "lonely", "classic", 10, RouterMetrics(CollectorRegistry()))
+    with closing(source):
+        with pytest.raises(TransactionLost, match="gone on without"):
+            source.membership()
+        market.until(lambda: source.poll() or source.owned, "it has joined")
+        source.membership()
 
 
 def test_offsets_are_committed_with_the_decisions(market: Marketplace) -> None:
