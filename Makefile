@@ -30,7 +30,7 @@ test: setup  ## every test, in two processes
 	$(BIN)/pytest -n 2 --dist loadfile
 
 faults: setup  ## kills, freezes and starves the workers; SEED=7, N=1000000 utterances, FAULTS=200
-	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(N),--utterances $(N)) $(if $(FAULTS),--faults $(FAULTS))
+	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(N),--utterances $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(PROTOCOL),--protocol $(PROTOCOL))
 
 faults-mutants: setup  ## routers without one of their guards: such a run has to find each
 	$(BIN)/python -m tests.faults --mutants --utterances 5000 --faults 5 $(if $(SEED),--seed $(SEED))
