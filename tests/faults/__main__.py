@@ -48,6 +48,7 @@ def table(result: Result) -> str:
     """The run as one table."""
     title = f"seed {result.seed}, {result.utterances:,} utterances, group protocol {result.protocol}"
     rows = [("faults", sum(result.faults.values())), ("failpoints reached", result.points_reached)]
+    rows.append(("tracebacks in the logs, not counted as wrong", result.tracebacks))
     lines = [f"\n{title}{', without ' + result.mutant if result.mutant else ''}, {result.seconds:.0f} s"]
     lines += [f"  {count:>9,}  {name}" for name, count in [*rows, *result.faults.items()]]
     lines += [f"  {count:>9,}  ended: {name}" for name, count in sorted(result.exits.items())]

@@ -37,6 +37,7 @@ STUCK_S = 120.0  # nothing is decided for so long: longer than all time-outs and
 QUIET_S = 75.0  # all is sent, and nothing is decided for so long, longer than a call is tried: nothing will be
 ZOMBIE_S = 8.0  # longer than session (3 s) and transaction (4 s) live together
 MEND_S = 3.0  # after a damaged release comes a whole one
+CRASHED = "Process ForkServerProcess-"  # how the log of a process begins that an exception ended
 BROKER = {
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "group.min.session.timeout.ms": "1000",
@@ -58,6 +59,7 @@ class Result(Struct, kw_only=True):
     faults: dict[str, int]
     exits: dict[str, int]
     points_reached: int
+    tracebacks: int  # in the logs, of threads and of what was handled as well: to be looked at
     links_age_ms: dict[str, float]  # of decisions by links that were older: how long the newer ones had been there
     wrong: dict[str, int]
 
@@ -222,6 +224,7 @@ def run_faults(
                 faults=dict(Counter(fault.kind for fault in todo)),
                 exits=dict(workers.exits),
                 points_reached=workers.said("failpoint "),
+                tracebacks=workers.said("Traceback"),
                 links_age_ms={f"p{p}": float(np.percentile(ages, p)) for p in (50, 99, 100)} if len(ages) else {},
                 wrong=wrong,
             )
@@ -286,7 +289,7 @@ def _verdict(
         ),
         "utterances not committed": _not_committed(settings),
         "cells of the statistics that differ": cells_that_differ(settings) if followed else 0,
-        "workers that crashed": workers.said("Traceback"),
+        "workers that an exception ended": workers.said(CRASHED),
         "workers that did not leave": workers.exits["did not leave"],
     }
 
