@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 import msgspec
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import Message
 from msgspec.structs import astuple, replace
 
 from model.statistics import Statistics, merge_all, merge_weighed, weight_after
@@ -27,7 +27,7 @@ from topics.settings import Settings
 from workers.dead_letters import MAX_KEY_BYTES, MAX_MESSAGE_CHARS, MAX_VALUE_BYTES
 from workers.folding import end_of
 from workers.records import Refused
-from workers.transactions import BUDGET_S, CALL_TIMEOUT_S, PAUSE_S, Verdict, verdict
+from workers.transactions import CALL_TIMEOUT_S, patiently
 
 log = logging.getLogger("namefree.aggregator")
 _decode_fold = msgspec.json.Decoder(StatisticsFold).decode
@@ -156,21 +156,13 @@ class FoldWriter:
         self._call("commit_transaction", CALL_TIMEOUT_S)
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> None:
-        ends = time.monotonic() + BUDGET_S
-        while True:
-            try:
-                getattr(self._client, method)(*args, **kwargs)
-                return
-            except BufferError:
-                self._client.poll(PAUSE_S)
-            except KafkaException as error:
-                cause = error.args[0]
-                if verdict(cause) is not Verdict.RETRY or time.monotonic() > ends:
-                    raise WorkerError(
-                        f"folds of partition {self._partition} cannot be written ({method}: {cause.str()}): "
-                        "start the aggregator again, it goes on from the last fold"
-                    ) from error
-                time.sleep(PAUSE_S)
+        patiently(self._client, method, self._failed, *args, **kwargs)
+
+    def _failed(self, cause: str) -> str:
+        return (
+            f"folds of partition {self._partition} cannot be written ({cause}): "
+            "start the aggregator again, it goes on from the last fold"
+        )
 
 
 def encode_fold(fold: StatisticsFold) -> tuple[str, bytes]:

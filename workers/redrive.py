@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import Message
 from msgspec.structs import replace
 
 from topics.codec import Source, check_key, decode, encode
-from topics.errors import BadEvent, UsageError, WorkerError
+from topics.errors import BadEvent, UsageError
 from topics.events import DeadLetter, Redriven
 from topics.kafka import partitions_of, producer, read_all
 from topics.registry import DEAD_LETTERS, REDRIVEN, TOPICS, Topic, topic_name
@@ -24,7 +24,7 @@ from topics.settings import Settings
 from workers.dead_letters import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from workers.failpoints import reach
 from workers.source import place_of
-from workers.transactions import BUDGET_S, CALL_TIMEOUT_S, PAUSE_S, Headers, Verdict, verdict
+from workers.transactions import CALL_TIMEOUT_S, Headers, patiently
 
 IDENTITY = "namefree-redrive"
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # a value and a key as long as letters hold them
@@ -215,18 +215,11 @@ class Redriver:
         reach("redrive.after_commit")
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> None:
-        ends = time.monotonic() + BUDGET_S
-        while True:
-            try:
-                getattr(self._client, method)(*args, **kwargs)
-                return
-            except BufferError:
-                self._client.poll(PAUSE_S)
-            except KafkaException as error:
-                cause = error.args[0]
-                if verdict(cause) is not Verdict.RETRY or time.monotonic() > ends:
-                    raise WorkerError(
-                        f"dead letters cannot be sent back ({method}: {cause.str()}): run it again, once nobody "
-                        "else redrives; what was committed is known then, and not sent twice"
-                    ) from error
-                time.sleep(PAUSE_S)
+        patiently(self._client, method, _failed, *args, **kwargs)
+
+
+def _failed(cause: str) -> str:
+    return (
+        f"dead letters cannot be sent back ({cause}): run it again, once nobody else redrives; what was committed "
+        "is known then, and not sent twice"
+    )

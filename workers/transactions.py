@@ -70,6 +70,26 @@ ABORT_CODES = frozenset(
 )
 
 
+def patiently(client: Producer, method: str, why: Callable[[str], str], *args: Any, **kwargs: Any) -> None:
+    """Calls a producer's method, again while that may help, for writers who cannot go back to where they began.
+
+    Raises WorkerError with what `why` makes of the cause where only a new process can go on: fenced, forbidden, or
+    no answer for a minute.
+    """
+    ends_s = time.monotonic() + BUDGET_S
+    while True:
+        try:
+            getattr(client, method)(*args, **kwargs)
+            return
+        except BufferError:
+            client.poll(PAUSE_S)
+        except KafkaException as error:
+            cause = error.args[0]
+            if verdict(cause) is not Verdict.RETRY or time.monotonic() > ends_s:
+                raise WorkerError(why(f"{method}: {cause.str()}")) from error
+            time.sleep(PAUSE_S)
+
+
 def verdict(error: KafkaError) -> Verdict:
     """Sorts an error of a transactional call. What nothing is known about ends the process."""
     if error.fatal() or error.code() in EXIT_CODES:
