@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from model.gate_lines import LOWER_IS_BETTER, Line
 from model.statistics import Statistics
+from workers import drawing
 from workers.drawing import BAD, FIRST, INK, MEANT, SECOND, STYLE, WIDTH, percent, svg
 from workers.judged import Bin
 
@@ -42,27 +43,9 @@ def differences(lines: Sequence[Line], names: Mapping[str, str]) -> str:
 
 
 def reliability(releases: Mapping[str, Sequence[Bin]]) -> str:
-    """The share that was right against the probability that was told, of one release or two; the diagonal is a
-    perfect match."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure((5.2, 4.4), layout="constrained")
-        ax = figure.subplots()
-        ax.plot((0, 1), (0, 1), "--", color=INK, alpha=0.45, linewidth=1)
-        for name, bins in releases.items():
-            x, y = [part.probability for part in bins], [part.right for part in bins]
-            total = max(1, sum(part.count for part in bins))
-            ax.plot(x, y, color=SERIES[name], linewidth=1.5)
-            ax.scatter(x, y, [18 + 240 * part.count / total for part in bins], color=SERIES[name], alpha=0.75)
-            ax.plot([], [], "o-", color=SERIES[name], label=name)
-        ax.set_xlabel("first probability of the decision")
-        ax.set_ylabel("share that was right")
-        ax.set_aspect("equal")
-        ax.set_ylim(-0.02, 1.04)
-        ax.set_xlim(-0.02, 1.04)
-        percent(ax, "y")
-        percent(ax, "x")
-        figure.legend(loc="outside upper right", ncols=2)
-        return svg(figure, "reliability", "Reliability of the first probability")
+    """Of one release or two: see `drawing.reliability`."""
+    series = [(name, SERIES[name], bins) for name, bins in releases.items()]
+    return drawing.reliability(series, "Reliability of the first probability")
 
 
 def ages(buckets: Mapping[str, Statistics]) -> str:

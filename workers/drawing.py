@@ -6,10 +6,14 @@ in light and dark. No text of a plot is markup, and none comes from a customer.
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from workers.judged import Bin
 
 FIRST, SECOND, MEANT, INK, FAINT, BAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _IN_PAGE = {
@@ -68,3 +72,27 @@ def svg(figure: Figure, name: str, title: str) -> str:
         text = text.replace(stand_in, colour)
     text = re.sub(r" font-family: [^;\"]*;", "", text)
     return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).strip()
+
+
+def reliability(series: Sequence[tuple[str, str, Sequence[Bin]]], title: str) -> str:
+    """The share that was right against the probability that was told, for each of (name, colour, bins); the larger
+    the dot, the more answers, and the diagonal is a perfect match."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((5.2, 4.4), layout="constrained")
+        ax = figure.subplots()
+        ax.plot((0, 1), (0, 1), "--", color=INK, alpha=0.45, linewidth=1)
+        for name, colour, bins in series:
+            x, y = [part.probability for part in bins], [part.right for part in bins]
+            total = max(1, sum(part.count for part in bins))
+            ax.plot(x, y, color=colour, linewidth=1.5)
+            ax.scatter(x, y, [18 + 240 * part.count / total for part in bins], color=colour, alpha=0.75)
+            ax.plot([], [], "o-", color=colour, label=name)
+        ax.set_xlabel("first probability of the decision")
+        ax.set_ylabel("share that was right")
+        ax.set_aspect("equal")
+        ax.set_ylim(-0.02, 1.04)
+        ax.set_xlim(-0.02, 1.04)
+        percent(ax, "y")
+        percent(ax, "x")
+        figure.legend(loc="outside upper right", ncols=2)
+        return svg(figure, "reliability", title)

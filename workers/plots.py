@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from workers.drawing import FIRST, INK, MEANT, SECOND, STYLE, WIDTH, percent, svg
+from workers import drawing
+from workers.drawing import FIRST, MEANT, SECOND, STYLE, WIDTH, percent, svg
 from workers.judged import BINS, Bin, Weights
 from workers.tally import Share
 
@@ -115,26 +116,9 @@ def weights(found: Weights) -> str:
 
 
 def reliability(releases: Sequence[Sequence[Bin]]) -> str:
-    """The share that was right against the probability that was told; the diagonal is a perfect match."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure((5.2, 4.4), layout="constrained")
-        ax = figure.subplots()
-        ax.plot((0, 1), (0, 1), "--", color=INK, alpha=0.45, linewidth=1)
-        for bins, (name, colour) in zip(releases, RELEASES, strict=True):
-            x, y = [part.probability for part in bins], [part.right for part in bins]
-            total = max(1, sum(part.count for part in bins))
-            ax.plot(x, y, color=colour, linewidth=1.5)
-            ax.scatter(x, y, [18 + 240 * part.count / total for part in bins], color=colour, alpha=0.75)
-            ax.plot([], [], "o-", color=colour, label=name)
-        ax.set_xlabel("first probability of the decision")
-        ax.set_ylabel("share that was right")
-        ax.set_aspect("equal")
-        ax.set_ylim(-0.02, 1.04)
-        ax.set_xlim(-0.02, 1.04)
-        percent(ax, "y")
-        percent(ax, "x")
-        figure.legend(loc="outside upper right", ncols=2)
-        return svg(figure, "reliability", "Reliability of the first probability, both releases")
+    """Of both releases: see `drawing.reliability`."""
+    series = [(name, colour, bins) for (name, colour), bins in zip(RELEASES, releases, strict=True)]
+    return drawing.reliability(series, "Reliability of the first probability, both releases")
 
 
 def errors(releases: Sequence[Mapping[str, Share]]) -> str:
