@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import orjson
 import pytest
 
@@ -169,6 +170,22 @@ def test_what_an_outcome_leaves_open_is_believed_and_can_be_left_out(
     fewer = gather(settings, options(tmp_path, None, learning=Learning(beliefs=False)))
     assert [row for row in every.outcomes if not row.beliefs] == fewer.outcomes
     assert {row.text for row in believed}.isdisjoint(row.text for row in every.judged)
+
+
+def test_what_is_left_open_is_asked_of_the_release_that_serves_now(
+    settings: Settings, tmp_path: Path, small_bundle: Bundle, small_rows: list[Row]
+) -> None:
+    """The decisions told no other skill; the serving release knows which others may have been meant."""
+    load_catalogue(settings, small_bundle.catalogue.cards())
+    say(settings, small_rows[:60])
+    say(settings, small_rows[60:90], OutcomeKind.REJECTED, start=60)
+    alone = [row for row in gather(settings, options(tmp_path, None)).outcomes if row.beliefs]
+    assert all(len(row.beliefs) == 1 for row in alone)
+    write_bundle(small_bundle, tmp_path / "serving")
+    publish(settings, tmp_path / "serving", tmp_path / "store", "", {}, "")
+    found = [row for row in gather(settings, options(tmp_path, None)).outcomes if row.beliefs]
+    assert [row.text for row in found] == [row.text for row in alone]
+    assert np.mean([len(row.beliefs) for row in found]) > 2
 
 
 def test_a_cycle_writes_its_report(
