@@ -131,11 +131,15 @@ class Watch:
                 del self._doubts[skill_id]
 
     def resume(self, factors: Mapping[str, float], at_ms: int) -> None:
-        """Begins from factors that were in force at `at_ms`: with the doubts that they stand for."""
+        """Begins from factors that were in force at `at_ms`: with the doubts that they stand for.
+
+        A step stands for all the doubts that round to it, so the middle of them is taken: with the least, a moment
+        later would be a step less.
+        """
         for skill_id, factor in factors.items():
             if factor < 0:
                 answered = 0.5 * math.exp(-factor)
-                doubt = _Doubt(at_ms, launched=FREE - factor, answered=answered, expected=answered * SUREST)
+                doubt = _Doubt(at_ms, launched=FREE + STEP / 2 - factor, answered=answered, expected=answered * SUREST)
                 self._doubts[skill_id] = doubt
 
     def factors(self, now_ms: int) -> dict[str, float]:
