@@ -139,7 +139,8 @@ class Watch:
         for skill_id, factor in factors.items():
             if factor < 0:
                 answered = 0.5 * math.exp(-factor)
-                doubt = _Doubt(at_ms, launched=FREE + STEP / 2 - factor, answered=answered, expected=answered * SUREST)
+                nats = FREE + STEP / 2 - factor
+                doubt = _Doubt(at_ms, launched=nats, answered=answered, expected=answered * SUREST)
                 self._doubts[skill_id] = doubt
 
     def factors(self, now_ms: int) -> dict[str, float]:

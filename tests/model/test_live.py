@@ -147,6 +147,7 @@ def test_factors_that_were_in_force_are_taken_over() -> None:
     after = Watch(HOUR_MS)
     after.resume(factors, 0)
     assert after.factors(0) == factors
+    assert after.factors(20_000) == factors  # a router that starts does not at once make another version
     assert after.factors(2 * HOUR_MS) == {}
 
 
