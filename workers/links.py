@@ -1,8 +1,9 @@
 """Who has linked what: the compacted `links` topic, held in memory for the partitions that are ours.
 
-A partition's links are read to their end before its first request is decided, and followed from then on. Before a
-batch is decided, the table has what the topic had when the batch was in hand: a link that was acknowledged before
-a request was sent is known to its decision.
+A partition's links are read to their end before its first request is decided, and followed from then on. A client
+of its own reads them, a slice between two batches of the other partitions, so that these go on. Before a batch is
+decided, the table has what the topic had when the batch was in hand: a link that was acknowledged before a request
+was sent is known to its decision.
 """
 
 import logging
@@ -11,7 +12,15 @@ import threading
 import time
 from collections.abc import Iterable
 
-from confluent_kafka import OFFSET_BEGINNING, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka.admin import OffsetSpec
 
 from topics.codec import Source, check_key, decode
@@ -26,10 +35,12 @@ from workers.source import place_of
 
 log = logging.getLogger("namefree.links")
 
-RESTORE_BUDGET_S = 240.0  # shorter than the poll interval (300 s), or the group goes on without this router
+RESTORE_BUDGET_S = 60.0  # without a word of the broker: longer than its restart
+SLICE_S = 0.1  # of a turn of the loop: about as long as a full batch takes, so that both get on
 CATCH_UP_BUDGET_S = 60.0  # longer than a broker's restart, shorter than the poll interval
 ASK_S = 5.0  # one try to learn where the topic ends
 READ = 5_000  # messages a read: more does not read faster
+SLICE = 500  # messages a read of what is restored: with the most links these take a tenth of a second
 
 
 class LinksTable:
@@ -40,62 +51,89 @@ class LinksTable:
         self._metrics = metrics
         self._linked: dict[int, dict[str, tuple[str, ...]]] = {}
         self._read: dict[int, int] = {}  # partition -> the offset up to which it was read
+        self._settings = settings
         self._reader = consumer(settings, "namefree-links", **{"enable.partition.eof": True})
+        self._restoring: dict[int, float] = {}  # partition -> since when, monotonic
+        self._restorer: Consumer | None = None  # reads these; there is none while there are none
+        self._heard_s = 0.0  # when that one last read something
         self._admin = admin_client(settings)
 
     @property
     def partitions(self) -> frozenset[int]:
-        """The partitions whose links are held."""
-        return frozenset(self._linked)
+        """The partitions whose links are held, all of them."""
+        return frozenset(self._linked.keys() - self._restoring.keys())
 
     def linked(self, partition: int, customer_id: str) -> tuple[str, ...]:
         """What the customer has linked; empty for one that is not known."""
         return self._linked.get(partition, {}).get(customer_id, ())
 
     def update(self, owned: frozenset[int], stop: threading.Event, asked: bool = False) -> None:
-        """Drops what is no longer owned, restores what is new, follows the rest.
+        """Drops what is no longer owned, reads on in what is new, follows the rest.
 
-        Where requests are in hand (`asked`), all that the topic holds now is applied. Waiting ends early where
-        `stop` is set. Raises WorkerError where it outlasts its budget.
+        Where requests are in hand (`asked`), all that the topic holds now is applied, but for partitions that are
+        being restored. Waiting ends early where `stop` is set. Raises WorkerError where it outlasts its budget.
         """
         if owned != self._linked.keys():
             self._drop(self._linked.keys() - owned)
+            self._begin(owned - self._linked.keys())
+        if self._restoring:
             with self._metrics.stage("restore"):
-                self._restore(owned - self._linked.keys(), stop)
-        if owned:
+                self._restore()
+        if self.partitions:
             self._follow()
-        if owned and asked:
-            self._catch_up(stop)
+            if asked:
+                self._catch_up(stop)
         self._metrics.links_customers.set(sum(map(len, self._linked.values())))
 
     def close(self) -> None:
         self._reader.close()
+        if self._restorer:
+            self._restorer.close()
 
     def _drop(self, partitions: Iterable[int]) -> None:
-        gone = list(partitions)
-        if gone:
-            self._reader.incremental_unassign([TopicPartition(self._topic, p) for p in gone])
-        for partition in gone:
+        for partition in list(partitions):
+            place = [TopicPartition(self._topic, partition)]
+            if self._restorer and self._restoring.pop(partition, None):
+                self._restorer.incremental_unassign(place)
+            else:
+                self._reader.incremental_unassign(place)
             del self._linked[partition]
             self._read.pop(partition, None)
 
-    def _restore(self, partitions: frozenset[int], stop: threading.Event) -> None:
-        if not partitions:
-            return
-        start_s = time.monotonic()
-        self._linked.update((partition, {}) for partition in partitions)
-        self._reader.incremental_assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions])
-        left = set(partitions)
-        while left and not stop.is_set():
+    def _begin(self, partitions: Iterable[int]) -> None:
+        if not self._restorer:
+            self._restorer = consumer(self._settings, "namefree-links", **{"enable.partition.eof": True})
+        self._heard_s = time.monotonic()
+        for partition in partitions:
+            self._linked[partition] = {}
+            self._restoring[partition] = self._heard_s
+            self._restorer.incremental_assign([TopicPartition(self._topic, partition, OFFSET_BEGINNING)])
+
+    def _restore(self) -> None:
+        """Reads a slice; whoever has reached its end is followed from there."""
+        ends_s = time.monotonic() + SLICE_S
+        while self._restorer and self._restoring and (wait_s := ends_s - time.monotonic()) > 0:
             reach("router.restoring")
-            left -= self._take(self._reader.consume(READ, 0.05))
-            if time.monotonic() - start_s > RESTORE_BUDGET_S:
-                raise WorkerError(
-                    f"links of {self._topic}{sorted(left)} were not read within {RESTORE_BUDGET_S:.0f} s: "
-                    "give the topic more partitions and run more routers"
-                )
-        customers = sum(len(self._linked[partition]) for partition in partitions)
-        log.info("restored %s, %d customers", sorted(partitions), customers)
+            messages = self._restorer.consume(SLICE, wait_s)
+            ended = self._take(messages)
+            if ended or any(message.error() is None for message in messages):
+                self._heard_s = time.monotonic()
+            for partition in ended & self._restoring.keys():
+                self._hand_over(self._restorer, partition)
+        if not self._restoring and self._restorer:
+            self._restorer.close()
+            self._restorer = None
+        elif time.monotonic() - self._heard_s > RESTORE_BUDGET_S:
+            raise WorkerError(
+                f"links of {self._topic}{sorted(self._restoring)} cannot be restored: nothing came within "
+                f"{RESTORE_BUDGET_S:.0f} s"
+            )
+
+    def _hand_over(self, restorer: Consumer, partition: int) -> None:
+        took_s = time.monotonic() - self._restoring.pop(partition)
+        restorer.incremental_unassign([TopicPartition(self._topic, partition)])
+        self._reader.incremental_assign([TopicPartition(self._topic, partition, self._read[partition])])
+        log.info("restored %d, %d customers, in %.1f s", partition, len(self._linked[partition]), took_s)
 
     def _follow(self) -> None:
         while messages := self._reader.consume(READ, 0):
@@ -119,7 +157,7 @@ class LinksTable:
     def _ends(self) -> dict[int, int] | None:
         """partition -> where it ends for a read-committed reader; None where the broker does not say."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = {TopicPartition(self._topic, partition): latest for partition in self._linked}
+        wanted = {TopicPartition(self._topic, partition): latest for partition in self.partitions}
         level = IsolationLevel.READ_COMMITTED
         found = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=ASK_S)
         try:

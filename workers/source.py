@@ -47,6 +47,7 @@ class UtteranceSource:
         self._batch = batch
         self._metrics = metrics
         self._owned: set[int] = set()
+        self._paused: set[int] = set()  # owned, and not to be read yet
         self._joined = False
         self._first: dict[int, int] = {}  # partition -> first offset of the batch in hand
         self._last: dict[int, int] = {}  # partition -> last offset handed out
@@ -67,8 +68,16 @@ class UtteranceSource:
         """True once the group has said which partitions are ours, be it none."""
         return self._joined
 
+    def resume(self, restored: frozenset[int]) -> None:
+        """Lets partitions that are new be read, as far as their links are in."""
+        ready = self._paused & restored
+        if ready:
+            self._consumer.resume([TopicPartition(self._topic, partition) for partition in ready])
+            self._paused -= ready
+
     def poll(self) -> list[Message]:
-        """The next batch, perhaps empty, after at most POLL_S. Raises WorkerError where reading cannot go on."""
+        """The next batch of what is not paused, perhaps empty, after at most POLL_S. Raises WorkerError where
+        reading cannot go on."""
         try:
             messages = self._consumer.consume(self._batch, POLL_S)
         except KafkaException as error:
@@ -147,8 +156,12 @@ class UtteranceSource:
             self._warn_due_s = time.monotonic() + WARN_EVERY_S
             log.warning("reading %s: %s", self._topic, error.str())
 
-    def _assigned(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Takes partitions in, paused: the others go on while the links of these are being read."""
         reach("router.assigned")
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)
+        self._paused |= {place.partition for place in partitions}
         self._metrics.rebalances.labels("assigned").inc()
         self._joined = True
         self._owned |= {place.partition for place in partitions}
@@ -169,6 +182,7 @@ class UtteranceSource:
     def _forget(self, partitions: list[TopicPartition]) -> None:
         for place in partitions:
             self._owned.discard(place.partition)
+            self._paused.discard(place.partition)
             self._last.pop(place.partition, None)
             self._metrics.lag.remove(UTTERANCES.name, str(place.partition))
 

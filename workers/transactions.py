@@ -1,8 +1,10 @@
 """The router's sink: one Kafka transaction a batch, and one place that says what each error means.
 
-- retry: the same call again, within one budget.
+- retry: the same call again, within one budget. A commit that timed out may have gone through or not: the client
+  goes on with the one that is under way, and says in the end what became of it.
 - abort: the transaction is lost, the process is not: abort, go back, do the batch again.
-- exit: fenced, forbidden or unknown: only a new process can go on.
+- exit: fenced, forbidden or unknown: only a new process can go on. It begins at the committed offsets, so this is
+  right as well where a commit may have gone through.
 """
 
 import logging
@@ -25,6 +27,11 @@ CALL_TIMEOUT_S = 10.0
 
 BUDGET_S = 60.0
 """All tries of one call together. Longer than a broker's restart, shorter than the poll interval (300 s)."""
+
+SETTLE_S = 5.0
+"""How long an abort waits for what was produced to be on its way. The client tells the coordinator of each
+partition first, again and again while the commit before is being written out; an abort that overtakes that ends
+what the coordinator knows nothing of, which is fatal to the client (INVALID_TXN_STATE)."""
 
 PAUSE_S = 0.1  # between tries: the client backs off by itself, this only keeps an instant error from spinning
 MAX_ABORTS_IN_A_ROW = 10  # the same batch lost this often will not pass: better stop than loop in silence
@@ -113,6 +120,8 @@ class TransactionalSink:
         self._client = client
         self._identity = identity
         self._aborts_in_a_row = 0
+        self._passed = ""  # the last call that passed
+        self._in_error = False  # the client itself wants an abort, and sends nothing until then
         self._call("init_transactions", CALL_TIMEOUT_S)
 
     def begin(self) -> None:
@@ -128,6 +137,7 @@ class TransactionalSink:
                 self._client.poll(0.05)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError._STATE:  # an earlier message failed: the client says so here
+                    self._in_error = True
                     raise TransactionLost(f"produce: {error.args[0].str()}") from error
                 self._give_up("produce", error.args[0])
 
@@ -142,7 +152,10 @@ class TransactionalSink:
         self._aborts_in_a_row += 1
         if self._aborts_in_a_row >= MAX_ABORTS_IN_A_ROW:
             raise WorkerError(f"{self._aborts_in_a_row} transactions in a row were lost, see the log for why")
+        if not self._in_error:
+            self._client.flush(SETTLE_S)
         self._call("abort_transaction", CALL_TIMEOUT_S)
+        self._in_error = False
 
     def _call(self, name: str, *arguments: Any) -> None:
         """The same call again while its error may pass, until the budget is spent."""
@@ -152,10 +165,11 @@ class TransactionalSink:
             try:
                 reach(f"router.before_{name}")
                 call(*arguments)
+                self._passed = name
                 reach(f"router.after_{name}")
                 return
             except KafkaException as error:
-                if verdict(error.args[0]) is not Verdict.RETRY:
+                if not self._may_call_again(name, error.args[0]):
                     self._give_up(name, error.args[0])
                 if time.monotonic() > deadline:
                     raise WorkerError(
@@ -164,8 +178,20 @@ class TransactionalSink:
                 log.info("%s again: %s", name, error.args[0].str())
                 time.sleep(PAUSE_S)
 
+    def _may_call_again(self, name: str, error: KafkaError) -> bool:
+        """A retriable error, or one that asks an abort to abort."""
+        found = verdict(error)
+        return found is Verdict.RETRY or (
+            found is Verdict.ABORT and name == "abort_transaction" and self._is_open()
+        )
+
+    def _is_open(self) -> bool:
+        """Whether there is a transaction to lose."""
+        return self._passed in ("begin_transaction", "send_offsets_to_transaction")
+
     def _give_up(self, name: str, error: KafkaError) -> None:
-        if verdict(error) is Verdict.ABORT:
+        if verdict(error) is Verdict.ABORT and self._is_open():
+            self._in_error = error.txn_requires_abort()
             raise TransactionLost(f"{name}: {error.str()}")
         raise WorkerError(f"{name} of {self._identity} failed: {error.name()}, {error.str()}{_hint(error)}")
 

@@ -40,6 +40,9 @@ class MemorySource:
         self.last = self.batches.pop(0)
         return self.last
 
+    def resume(self, restored: frozenset[int]) -> None:
+        """Nothing is paused in memory."""
+
     def positions(self) -> list[TopicPartition]:
         return [TopicPartition("utterances", 0, (self.last[-1].offset() or 0) + 1)]
 

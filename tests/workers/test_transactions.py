@@ -48,6 +48,13 @@ def sink(client: ScriptedClient) -> TransactionalSink:
     return TransactionalSink(client, "r-1")  # type: ignore[arg-type]
 
 
+def begun(client: ScriptedClient) -> TransactionalSink:
+    """A sink with a transaction open."""
+    found = sink(client)
+    found.begin()
+    return found
+
+
 def retriable(code: int = KafkaError._TIMED_OUT) -> KafkaError:
     return KafkaError(code, "later", False, True, False)
 
@@ -124,7 +131,35 @@ def test_a_fenced_router_is_told_who_fenced_it() -> None:
 def test_a_lost_commit_asks_for_the_batch_again(call: str) -> None:
     client = ScriptedClient(**{call: [abortable()]})
     with pytest.raises(TransactionLost, match=f"{call}: lost"):
-        sink(client).commit([], None)
+        begun(client).commit([], None)
+
+
+def test_an_abort_waits_until_what_was_produced_is_on_its_way() -> None:
+    client = ScriptedClient()
+    begun(client).abort()
+    assert client.calls[-2:] == ["flush", "abort_transaction"]
+
+
+def test_an_abort_that_the_client_itself_wants_waits_for_nothing() -> None:
+    client = ScriptedClient(commit_transaction=[abortable()])
+    lost = begun(client)
+    with pytest.raises(TransactionLost):
+        lost.commit([], None)
+    lost.abort()
+    assert client.calls[-2:] == ["commit_transaction", "abort_transaction"]
+
+
+def test_an_abort_that_fails_is_made_again() -> None:
+    client = ScriptedClient(abort_transaction=[retriable(), abortable()])
+    begun(client).abort()
+    assert client.calls.count("abort_transaction") == 3
+
+
+@pytest.mark.parametrize("call", ["init_transactions", "begin_transaction"])
+def test_what_is_lost_before_a_transaction_is_open_ends_the_process(call: str) -> None:
+    """There is nothing to abort, and what the one before has committed must not be done again."""
+    with pytest.raises(WorkerError, match=call):
+        begun(ScriptedClient(**{call: [abortable()]}))
 
 
 def test_a_failed_delivery_that_shows_at_the_next_produce_asks_for_the_batch_again() -> None:
