@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -117,6 +117,10 @@ class EmbeddedBroker:
         """`host:port`, the same after a restart."""
         return self._node.bootstrap
 
+    def address(self, protocol: str) -> str:
+        """`host:port` of another listener, by its security protocol, the same after a restart."""
+        return f"{self._node.host}:{self._node.ports[protocol]}"
+
     @property
     def pid(self) -> int:
         return self._process.pid
@@ -165,6 +169,7 @@ def embedded_broker(
     settings: Mapping[str, str] = NO_SETTINGS,
     heap_mb: int = HEAP_MB,
     log: Callable[[str], None] = lambda _: None,
+    protocols: Sequence[str] = (),
 ) -> Iterator[EmbeddedBroker]:
     """A broker on a free port of 127.0.0.1 with a temporary folder, for tests and the demo.
 
@@ -175,12 +180,17 @@ def embedded_broker(
         settings: server properties beside or over those of `topics.kafka_node.ONE_NODE`.
         heap_mb: Java's heap, in MiB.
         log: told what is going on, a line at a time.
+        protocols: more listeners, each on a free port: `SSL`, `SASL_SSL`, `SASL_PLAINTEXT`. What they ask of a
+            client is said in `settings`. The listener without any stays; `bootstrap` is its address.
 
     Raises:
         BrokerError: jars not to be had, disk full, died at start, never answered.
     """
     folder = Path(tempfile.mkdtemp(prefix="namefree-broker-"))
-    node = Node(folder, "127.0.0.1", free_port("127.0.0.1"), settings, heap_mb)
+    port, ports = free_port("127.0.0.1"), dict[str, int]()
+    for protocol in protocols:
+        ports[protocol] = free_port("127.0.0.1", port, *ports.values())
+    node = Node(folder, "127.0.0.1", port, settings, heap_mb, ports)
     with _guarded(folder) as guard:
         broker = EmbeddedBroker(node, guard, log)
         try:

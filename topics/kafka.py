@@ -1,8 +1,10 @@
 """Clients of the cluster, made in one place, with errors that an operator can read."""
 
+import re
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -15,10 +17,12 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
-from topics.errors import BrokerError
-from topics.settings import Settings, client_config, consumer_config, producer_config
+from topics.errors import BrokerError, UsageError
+from topics.settings import Settings, client_config, consumer_config, producer_config, without_secrets
 
+C = TypeVar("C")
 REACH_TIMEOUT_S = 10.0
+WHY_TIMEOUT_S = 2.0  # what is wrong with a password or a certificate is said within one
 
 # what a cluster answers in the moments after a topic's making or a leader's fall
 LEADERLESS = {
@@ -28,24 +32,49 @@ LEADERLESS = {
     KafkaError._TRANSPORT,
 }
 
-
-def admin_client(settings: Settings) -> AdminClient:
-    """An admin client; nothing is sent before its first call."""
-    return AdminClient(client_config(settings), error_cb=_ignored)
-
-
-def producer(settings: Settings, transactional_id: str | None = None) -> Producer:
-    """An idempotent producer, transactional if given an id."""
-    return Producer(producer_config(settings, transactional_id), error_cb=_ignored)
-
-
-def consumer(settings: Settings, group: str, **overrides: Any) -> Consumer:
-    """A read-committed consumer that commits nothing by itself."""
-    return Consumer(consumer_config(settings, group, **overrides), error_cb=_ignored)
+# why no broker answers, the most telling first, and what to do about it
+REMEDIES = {
+    KafkaError._AUTHENTICATION: "check sasl.mechanism, sasl.username and sasl.password",
+    KafkaError._SSL: "check security.protocol, ssl.ca.location and the other ssl properties",
+    KafkaError._RESOLVE: "check NAMEFREE_BOOTSTRAP",
+    KafkaError._TRANSPORT: "start one with `namefree broker up`, or set NAMEFREE_BOOTSTRAP",
+}
 
 
 def _ignored(_error: object) -> None:
     """librdkafka reports a broker that is away here as well as at the call, which is where it is handled."""
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    """An admin client; nothing is sent before its first call. Raises UsageError, as `made` does."""
+    return made(AdminClient, settings, client_config(settings))
+
+
+def producer(settings: Settings, transactional_id: str | None = None) -> Producer:
+    """An idempotent producer, transactional if given an id. Raises UsageError, as `made` does."""
+    return made(Producer, settings, producer_config(settings, transactional_id))
+
+
+def consumer(settings: Settings, group: str, **overrides: Any) -> Consumer:
+    """A read-committed consumer that commits nothing by itself. Raises UsageError, as `made` does."""
+    return made(Consumer, settings, consumer_config(settings, group, **overrides))
+
+
+def made(
+    kind: Callable[..., C],
+    settings: Settings,
+    config: dict[str, Any],
+    told: Callable[[KafkaError], None] = _ignored,
+) -> C:
+    """A client, whose errors beside its calls are `told`. Raises UsageError where its properties make none."""
+    try:
+        return kind(config, error_cb=told)
+    except KafkaException as error:
+        why = re.sub(r"^Failed to create [\w ]+: ", "", error.args[0].str())
+        raise UsageError(
+            f"the Kafka properties cannot be used: {without_secrets(settings, why)}: see -X, NAMEFREE_KAFKA_… and "
+            "[kafka] in the settings file"
+        ) from None  # the cause's text is what was just cleaned
 
 
 def cluster_topics(admin: AdminClient, settings: Settings, timeout_s: float = REACH_TIMEOUT_S) -> dict[str, int]:
@@ -53,11 +82,26 @@ def cluster_topics(admin: AdminClient, settings: Settings, timeout_s: float = RE
     try:
         found = admin.list_topics(timeout=timeout_s).topics
     except KafkaException as error:
-        raise BrokerError(
-            f"no Kafka broker answers at {settings.bootstrap} ({error.args[0].str()}): "
-            "start one with `namefree broker up`, or set NAMEFREE_BOOTSTRAP"
-        ) from error
+        raise BrokerError(_why_unreached(settings, error.args[0])) from error
     return {name: len(topic.partitions) for name, topic in found.items()}
+
+
+def _why_unreached(settings: Settings, error: KafkaError) -> str:
+    """One line: what is wrong, and what to do. Asks once more: a call says only that nobody has answered it, and
+    the cause is told aside."""
+    told: list[KafkaError] = []
+    client = made(AdminClient, settings, client_config(settings), told.append)
+    with suppress(KafkaException):
+        client.list_topics(timeout=WHY_TIMEOUT_S)
+    client.poll(0)  # hands out what was told aside
+    said, code = error.str(), KafkaError._TRANSPORT
+    if causes := [one for code in REMEDIES for one in told if one.code() == code]:
+        said = re.sub(r"^\w+://\S+: |^[\w.:-]+/bootstrap: | \(after \d+ms in state \w+\)", "", causes[0].str())
+        code = KafkaError._SSL if "SSL" in said else causes[0].code()
+    elif told:  # all brokers are down, and no connection has failed
+        said, code = "what listens there hangs up without a word", KafkaError._SSL
+    where = f"no Kafka broker answers at {settings.bootstrap}"
+    return f"{where} ({without_secrets(settings, said)}): {REMEDIES[code]}"
 
 
 def partitions_of(settings: Settings, name: str) -> list[int]:

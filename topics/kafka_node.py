@@ -32,7 +32,8 @@ ONE_NODE = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,"
+    "SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
     "inter.broker.listener.name": "PLAINTEXT",
     # There is one node to hold a replica; the defaults ask for three.
     "offsets.topic.replication.factor": "1",
@@ -77,13 +78,18 @@ appender.file.strategy.max = 2
 
 @dataclass(frozen=True)
 class Node:
-    """Where a node lives and listens. `settings` are server properties that win over `ONE_NODE`."""
+    """Where a node lives and listens. `settings` are server properties that win over `ONE_NODE`.
+
+    `ports`: where else it listens, as security protocol (`SSL`, `SASL_SSL`, `SASL_PLAINTEXT`) to port; what these
+    ask of a client (certificates, mechanisms) is said in `settings`.
+    """
 
     folder: Path
     host: str
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
     heap_mb: int = HEAP_MB
+    ports: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bootstrap(self) -> str:
@@ -117,12 +123,12 @@ def prepare(node: Node, log: Callable[[str], None]) -> list[str]:
     return [*java, "kafka.Kafka", str(node.properties)]
 
 
-def free_port(host: str, but: int = 0) -> int:
+def free_port(host: str, *but: int) -> int:
     """A port of `host` that nobody listens on now, other than `but`."""
     while True:
         with socket.socket() as probe:
             probe.bind((host, 0))
-            if (port := int(probe.getsockname()[1])) != but:
+            if (port := int(probe.getsockname()[1])) not in but:
                 return port
 
 
@@ -210,10 +216,12 @@ def _write_files(node: Node) -> None:
 
 def _properties(node: Node) -> str:
     # the node's own port is free until the node runs, so it could be drawn for the controller as well
-    controller = f"127.0.0.1:{free_port('127.0.0.1', but=node.port)}"
+    controller = f"127.0.0.1:{free_port('127.0.0.1', node.port, *node.ports.values())}"
+    ports = {"PLAINTEXT": node.port, **node.ports}
+    listeners = ",".join(f"{protocol}://{node.host}:{port}" for protocol, port in ports.items())
     own = {
-        "listeners": f"PLAINTEXT://{node.bootstrap},CONTROLLER://{controller}",
-        "advertised.listeners": f"PLAINTEXT://{node.bootstrap}",
+        "listeners": f"{listeners},CONTROLLER://{controller}",
+        "advertised.listeners": listeners,
         # Named here and not in the formatted data (`format --standalone`), so that the controller may
         # listen on another port after each start: two brokers on one machine never meet.
         "controller.quorum.voters": f"1@{controller}",

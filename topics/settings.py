@@ -21,7 +21,7 @@ MAX_POLL_INTERVAL_MS = 300_000
 TRANSACTION_TIMEOUT_MS = 15_000
 """A killed router's open transaction holds readers back this long. Longer than any batch, or batches abort."""
 
-SECRET_WORDS = ("password", "secret", "token", "key.pem", "jaas", "credential")
+SECRET_WORDS = ("password", "passphrase", "secret", "token", "key.pem", "jaas", "credential", "oauthbearer.config")
 
 # what the workers set themselves; another value would lose or double decisions
 PROTECTED = {
@@ -30,6 +30,7 @@ PROTECTED = {
     "enable.idempotence",
     "group.id",
     "isolation.level",
+    "partition.assignment.strategy",
     "partitioner",
     "transactional.id",
 }
@@ -53,7 +54,19 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def _shown(name: str, value: str) -> str:
-    return "***" if any(word in name for word in SECRET_WORDS) else value
+    return "***" if _is_secret(name) else value
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in SECRET_WORDS)
+
+
+def without_secrets(settings: Settings, text: str) -> str:
+    """`text`, in which a client may have repeated what it was given, with stars in place of the secrets."""
+    for name, value in settings.kafka.items():
+        if _is_secret(name) and value:
+            text = text.replace(value, "***")
+    return text
 
 
 def client_config(settings: Settings) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from topics.errors import WorkerError
+from topics.kafka import made
 from topics.registry import UTTERANCES, topic_name
 from topics.settings import Settings, consumer_config
 from workers.failpoints import reach
@@ -53,7 +54,7 @@ class UtteranceSource:
         self._last: dict[int, int] = {}  # partition -> last offset handed out
         self._lag_due_s = 0.0
         self._warn_due_s = 0.0
-        self._consumer = Consumer(group_config(settings, group, protocol), error_cb=self._warn)
+        self._consumer = made(Consumer, settings, group_config(settings, group, protocol), self._warn)
         self._consumer.subscribe(
             [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
         )
