@@ -33,7 +33,7 @@ faults: setup  ## kills, freezes and starves the workers; SEED=7, N=1000000 utte
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(N),--utterances $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(PROTOCOL),--protocol $(PROTOCOL))
 
 faults-mutants: setup  ## routers without one of their guards: such a run has to find each
-	$(BIN)/python -m tests.faults --mutants --utterances 5000 --faults 5 $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.faults --mutants $(if $(SEED),--seed $(SEED))
 
 check: $(INSTALLED)  ## lint, format, types, and the direction of the imports
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
@@ -123,10 +124,13 @@ def _act(place: str, point: _Point) -> None:
 
 
 def _freeze(seconds: float) -> None:
-    """Stops all threads of the process; nothing of it can wake it, so somebody else does."""
+    """Stops all threads of the process; nothing of it can wake it, so somebody else does, or does so sooner."""
     waker = ["/bin/sh", "-c", 'sleep "$0"; kill -CONT "$1"', str(seconds), str(os.getpid())]
-    with subprocess.Popen(waker, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(waker, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True) as helper:
         os.kill(os.getpid(), signal.SIGSTOP)
+        with suppress(ProcessLookupError):
+            os.killpg(helper.pid, signal.SIGKILL)  # with its sleep: who was woken sooner waits for nobody
 
 
 _armed: _Armed | None = None

@@ -1,7 +1,9 @@
 """faust, set up for the aggregator: read-committed, a fetched batch an event, credentials from the settings."""
 
+import asyncio
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from tempfile import gettempdir
 from typing import Any
 
@@ -48,6 +50,12 @@ class _CommittedThread(driver.AIOKafkaConsumerThread):
             return super()._create_worker_consumer(transport)
         finally:
             self.consumer.in_transaction = False
+
+    async def on_thread_stop(self) -> None:
+        """Leaves without a cry where aiokafka was just waiting for a broker that is away: closing its fetcher it
+        awaits a task that it has cancelled, and lets the cancellation out."""
+        with suppress(asyncio.CancelledError):
+            await super().on_thread_stop()
 
 
 class BatchConsumer(driver.Consumer):

@@ -10,35 +10,37 @@ from pathlib import Path
 import click
 import msgspec
 
-from tests.faults.child import MUTANTS
-from tests.faults.conductor import Result, run_faults
+from tests.faults.mutants import MUTANTS
 from tests.faults.plan import KINDS, plan
+from tests.faults.running import Result, run_faults, run_mutants
 from workers.console import start_logging
 
 
 @click.command()
 @click.option("--seed", type=int, default=7, show_default=True)
-@click.option("--utterances", type=click.IntRange(1), default=1_000_000, show_default=True)
+@click.option("--utterances", type=click.IntRange(100), help="1,000,000, or 1,500 of each mutant.")
 @click.option("--faults", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--protocol", type=click.Choice(["classic", "consumer"]), default="classic", show_default=True)
 @click.option("--mutants", is_flag=True, help="Routers without one of their guards: each has to be found.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("build/faults"), show_default=True)
-def main(seed: int, utterances: int, faults: int, protocol: str, mutants: bool, folder: Path) -> None:
+def main(seed: int, utterances: int | None, faults: int, protocol: str, mutants: bool, folder: Path) -> None:
     """Kills, freezes and starves the workers while utterances flow, and counts what became of each."""
     start_logging("error")
-    for fault in plan(seed, utterances, faults):
-        click.echo(f"{fault.at:>9,}  {fault.kind:<16} {fault.points or KINDS.get(fault.kind, fault.slot)}")
     begin_s = time.monotonic()
 
     def say(line: str) -> None:
         click.echo(f"{time.monotonic() - begin_s:>7.1f} s {line}")
 
-    results = []
-    for mutant in MUTANTS if mutants else [""]:
-        where = folder / (mutant or "run")
-        results.append(run_faults(seed, utterances, faults, where, protocol, mutant, say))
-        click.echo(table(results[-1]))
-    out = folder / ("mutants.json" if mutants else f"faults-{seed}.json")
+    if mutants:
+        results = run_mutants(seed, utterances or 1_500, folder, list(MUTANTS), protocol, say)
+    else:
+        utterances = utterances or 1_000_000
+        for fault in plan(seed, utterances, faults):
+            click.echo(f"{fault.at:>9,}  {fault.kind:<16} {fault.points or KINDS.get(fault.kind, fault.slot)}")
+        results = [run_faults(seed, utterances, faults, folder / "run", protocol, say)]
+    for result in results:
+        click.echo(table(result))
+    out = folder / (f"mutants-{seed}.json" if mutants else f"faults-{seed}.json")
     out.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     click.echo(f"\n{out}")
     sys.exit(any(result.is_clean() == bool(result.mutant) for result in results))
@@ -47,15 +49,15 @@ def main(seed: int, utterances: int, faults: int, protocol: str, mutants: bool, 
 def table(result: Result) -> str:
     """The run as one table."""
     title = f"seed {result.seed}, {result.utterances:,} utterances, group protocol {result.protocol}"
-    rows = [("faults", sum(result.faults.values())), ("failpoints reached", result.points_reached)]
-    rows.append(("tracebacks in the logs, not counted as wrong", result.tracebacks))
     lines = [f"\n{title}{', without ' + result.mutant if result.mutant else ''}, {result.seconds:.0f} s"]
-    lines += [f"  {count:>9,}  {name}" for name, count in [*rows, *result.faults.items()]]
+    lines += [f"  {count:>9,}  {name}" for name, count in [("faults", sum(result.faults.values()))]]
+    lines += [f"  {count:>9,}  {name}" for name, count in result.faults.items()]
+    lines += [f"  {there:>4,} of {planned:>2,}  {place}" for place, (planned, there) in result.points.items()]
     lines += [f"  {count:>9,}  ended: {name}" for name, count in sorted(result.exits.items())]
     lines += [
         f"  {age:>9,.0f}  ms that newer links had been there, {name}" for name, age in result.links_age_ms.items()
     ]
-    lines += ["  ---------", *(f"  {count:>9,}  {name}" for name, count in result.wrong.items())]
+    lines += ["  ---------", *(f"  {count:>9,}  {name}" for name, count in result.wrong.items()), *result.errors]
     return "\n".join(lines)
 
 

@@ -1,84 +1,72 @@
-"""One run: traffic flows, faults happen where the plan says, and then the topics are held against the books."""
+"""Brings the faults of a plan about, and sees them through: several at a time, while utterances flow."""
 
 import random
-import resource
-import shutil
 import signal
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from confluent_kafka import TopicPartition
-from msgspec import Struct
-
-from tests.faults.fleet import END_S, FORKS, Fleet, fleet
-from tests.faults.folds import cells_that_differ
-from tests.faults.plan import Fault, plan
-from tests.faults.reading import Book, Reader
-from tests.faults.traffic import Traffic
-from tests.workers.aggregating import settled
+from model.bundle import read_manifest
+from tests.faults.child import run_publisher, run_redriver
+from tests.faults.fleet import AIM_S, END_S, FORKS, Fleet, Worker
+from tests.faults.full_disk import publish_on_full_disk
+from tests.faults.plan import Fault, places_in
+from tests.faults.rubbish import Rubbish
 from tests.workers.doubles import flat_bundle
-from topics.broker import EmbeddedBroker, embedded_broker
-from topics.errors import NamefreeError
-from topics.kafka import consumer, partitions_of, read_all
-from topics.registry import DEAD_LETTERS, DECISIONS, UTTERANCES, create_topics, topic_name
+from topics.broker import EmbeddedBroker
+from topics.errors import BrokerError
+from topics.kafka import consumer
+from topics.registry import UTTERANCES, topic_name
 from topics.settings import Settings
 from workers.releases import publish, record, serve
 from workers.router_process import RouterOptions, group_id
 
-PARTITIONS = 6
-WINDOW = 4_000  # utterances that are not decided yet, at most
-STUCK_S = 120.0  # nothing is decided for so long: longer than all time-outs and a broker's restart together
-QUIET_S = 75.0  # all is sent, and nothing is decided for so long, longer than a call is tried: nothing will be
+AT_ONCE = 3  # faults under way
 ZOMBIE_S = 8.0  # longer than session (3 s) and transaction (4 s) live together
+WAKE_S = 60.0  # a zombie is woken then, whether others have done its work or not
+NUDGE_S = 12.0  # between two tries to bring a router to a place that it passes seldom
 MEND_S = 3.0  # after a damaged release comes a whole one
-CRASHED = "Process ForkServerProcess-"  # how the log of a process begins that an exception ended
-BROKER = {
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
-    "group.min.session.timeout.ms": "1000",
-    "group.consumer.min.session.timeout.ms": "1000",
-    "group.consumer.session.timeout.ms": "3000",
-    "group.consumer.min.heartbeat.interval.ms": "100",
-    "group.consumer.heartbeat.interval.ms": "500",
-}
-
-
-class Result(Struct, kw_only=True):
-    """What became of a run. `wrong`: what is counted, all zeros where all is well."""
-
-    seed: int
-    utterances: int
-    protocol: str
-    mutant: str
-    seconds: float
-    faults: dict[str, int]
-    exits: dict[str, int]
-    points_reached: int
-    tracebacks: int  # in the logs, of threads and of what was handled as well: to be looked at
-    links_age_ms: dict[str, float]  # of decisions by links that were older: how long the newer ones had been there
-    wrong: dict[str, int]
-
-    def is_clean(self) -> bool:
-        return not any(self.wrong.values())
+AGAIN_S = 90.0  # what the broker's absence ended is done again, so long
+ONE_ROUTER = ("clean bounce", "hard bounce", "zombie")
+HARNESS = "failures of the harness itself"
 
 
 class Conductor:
-    """Brings the faults about."""
+    """`decided` says how many utterances are decided, `sent` how many are sent."""
 
     def __init__(
-        self, broker: EmbeddedBroker, settings: Settings, workers: Fleet, folder: Path, seed: int
+        self,
+        broker: EmbeddedBroker,
+        settings: Settings,
+        workers: Fleet,
+        folder: Path,
+        seed: int,
+        sent: Callable[[], int],
+        decided: Callable[[], int],
     ) -> None:
         self._broker, self._settings, self._workers, self._folder = broker, settings, workers, folder
+        self._sent, self._decided = sent, decided
         self._draw = random.Random(f"conductor {seed}")
         self._later: list[tuple[float, Callable[[], object]]] = []
         self._threads: list[threading.Thread] = []
-        self._releases = 0
-        self.wrong: Counter[str] = Counter()
+        self._frozen: dict[int, tuple[Worker, float, int]] = {}  # process -> since when, and what was sent then
+        self._bundles = 0
+        self._one = {name: threading.Lock() for name in ("broker", "redrive", "bundle")}
+        self.rubbish = Rubbish(settings, seed)
+        self.whole: set[str] = set()  # releases that were published whole
+        self.wrong: Counter[str] = Counter({HARNESS: 0})
+        self.errors: list[str] = []
+
+    def may_begin(self, fault: Fault) -> bool:
+        """Whether not too much is under way, and there is whom the fault may befall."""
+        if fault.kind in ONE_ROUTER and self._workers.at_work(fault.slot) is None:
+            return False
+        return self._under_way() < AT_ONCE
 
     def begin(self, fault: Fault) -> None:
         act: Callable[[Fault], None] = getattr(self, "_" + fault.kind.replace(" ", "_"))
@@ -90,19 +78,77 @@ class Conductor:
         self._later = [(when, act) for when, act in self._later if when > time.monotonic()]
         for act in due:
             act()
+        self._wake_zombies()
+        for worker in self._workers.aimed():
+            self._nudge(worker)
 
     def is_idle(self) -> bool:
         """No fault is under way."""
-        frozen = any(worker.is_frozen() for worker in self._workers.routers)
-        return not self._later and not frozen and not any(thread.is_alive() for thread in self._threads)
+        return self._under_way() == 0
 
-    def publish(self) -> None:
-        """Another whole release."""
-        publish(self._settings, self._bundle(), self._folder / "store", "", {}, "fault run")
+    def _under_way(self) -> int:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        known = {worker.process.pid for worker in self._workers.aimed()}
+        frozen = [one for one in self._workers.routers if one.is_frozen() and one.process.pid not in known]
+        waiting = len(self._workers.aggregator_points)
+        return len(self._later) + len(self._threads) + len(known) + len(frozen) + waiting
+
+    def publish(self) -> str:
+        """Another whole release, whose id is returned; again where the broker is away."""
+        bundle = self._bundle()
+        ends_s = time.monotonic() + AGAIN_S
+        while True:
+            try:
+                release = publish(self._settings, bundle, self._folder / "store", "", {}, "fault run").release
+                self.whole.add(release)
+                return release
+            except BrokerError:
+                if time.monotonic() > ends_s:
+                    raise
 
     def _bundle(self) -> Path:
-        self._releases += 1
-        return flat_bundle(self._folder / "bundles", f"release-{self._releases}")
+        with self._one["bundle"]:
+            self._bundles += 1
+            return flat_bundle(self._folder / "bundles", f"release-{self._bundles}")
+
+    def _aside(self, act: Callable[..., object], *arguments: Any) -> None:
+        """In a thread, beside the traffic."""
+
+        def run() -> None:
+            try:
+                act(*arguments)
+            except BaseException as error:  # noqa: BLE001 told in the end, and the run fails
+                self.wrong[HARNESS] += 1
+                self.errors.append(f"{getattr(act, '__name__', act)}: {error!r}")
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _wake_zombies(self) -> None:
+        """Wakes who is frozen once its partitions went elsewhere: all that was sent by then is decided."""
+        now_s = time.monotonic()
+        for worker in self._workers.routers:
+            if worker.is_frozen():
+                self._frozen.setdefault(worker.process.pid or 0, (worker, now_s, self._sent()))
+        for pid, (worker, since_s, sent) in list(self._frozen.items()):
+            over = now_s > since_s + ZOMBIE_S and self._decided() >= sent
+            if over or now_s > since_s + WAKE_S:
+                worker.signal(signal.SIGCONT)
+                del self._frozen[pid]
+
+    def _nudge(self, worker: Worker) -> None:
+        """Helps a router to a place that none passes in the ordinary course."""
+        places = places_in(worker.points)
+        if time.monotonic() < worker.nudge_s or not worker.said("namefree.links: restored "):
+            return
+        worker.nudge_s = time.monotonic() + NUDGE_S
+        if "router.revoked" in places:
+            self._aside(_join_and_leave, self._settings, 2)
+        elif "router.lost" in places:
+            worker.signal(signal.SIGSTOP)
+        elif "router.reloading" in places:
+            self._aside(self.publish)
 
     def _scale(self, fault: Fault) -> None:
         self._workers.wanted = fault.slot
@@ -121,21 +167,22 @@ class Conductor:
     def _zombie(self, fault: Fault) -> None:
         if worker := self._workers.at_work(fault.slot):
             worker.signal(signal.SIGSTOP)
-            self._later.append((time.monotonic() + ZOMBIE_S, lambda: worker.signal(signal.SIGCONT)))
 
     def _failpoint(self, fault: Fault) -> None:
         self._clean_bounce(fault)
         self._workers.start(fault.points)
 
     def _broker_down(self, fault: Fault) -> None:
-        self._broker.kill()
-        time.sleep(fault.seconds)
-        self._broker.restart()
+        self._aside(self._bounce_broker, fault.seconds)
+
+    def _bounce_broker(self, seconds: float) -> None:
+        with self._one["broker"]:
+            self._broker.kill()
+            time.sleep(seconds)  # the fault itself: so long it is away
+            self._broker.restart()
 
     def _storm(self, _fault: Fault) -> None:
-        thread = threading.Thread(target=_join_and_leave, args=(self._settings, 10), daemon=True)
-        thread.start()
-        self._threads.append(thread)
+        self._aside(_join_and_leave, self._settings, 10)
 
     def _full_queue(self, fault: Fault) -> None:
         self._clean_bounce(fault)
@@ -146,24 +193,96 @@ class Conductor:
         self._workers.start("router.after_decide=delay:7@3", kafka={"max.poll.interval.ms": "5000"})
 
     def _release(self, _fault: Fault) -> None:
-        self.publish()
+        self._aside(self.publish)
 
     def _damaged_release(self, _fault: Fault) -> None:
-        release = record(self._settings, self._bundle(), self._folder / "store", "", {}, "damaged")
-        (Path(release.bundle) / "flat.txt").write_text("damaged on its way")
-        serve(self._settings, release)
-        self._later.append((time.monotonic() + MEND_S, self.publish))
+        self._aside(self._publish_damaged)
+
+    def _publish_damaged(self) -> None:
+        try:
+            release = record(self._settings, self._bundle(), self._folder / "store", "", {}, "damaged")
+            (Path(release.bundle) / "flat.txt").write_text("damaged on its way")
+            serve(self._settings, release)
+        except BrokerError:  # away: then it was not published, or it was
+            pass
+        self._later.append((time.monotonic() + MEND_S, lambda: self._aside(self.publish)))
 
     def _full_disk(self, _fault: Fault) -> None:
-        store = self._folder / "full-store"
-        process = FORKS.Process(target=_publish_on_full_disk, args=(self._settings, self._bundle(), store))
-        process.start()
-        process.join(END_S)
-        self.wrong["a full disk that is not told"] += process.exitcode != 2
+        self._aside(self._fill_disk)
+
+    def _fill_disk(self) -> None:
+        bundle = self._bundle()
+        store = self._folder / "full" / bundle.name
+        code = _again(lambda: self._forked(publish_on_full_disk, bundle, store), lambda code: code == 2)
+        self.wrong["a full disk that is not told"] += code != 2
         self.wrong["half a release in the store"] += len(list(store.glob("*")))
+
+    def _publisher(self, fault: Fault) -> None:
+        self._aside(self._kill_publisher, fault.points)
+
+    def _kill_publisher(self, points: str) -> None:
+        bundle = self._bundle()
+        self.whole.add(read_manifest(bundle).release)
+        code = _again(lambda: self._told(run_publisher, points, bundle, self._folder / "store"), _is_killed)
+        self.wrong["publishers that were not killed"] += not _is_killed(code)
+        self.publish()
+
+    def _rubbish(self, _fault: Fault) -> None:
+        self._aside(self.rubbish.send)
+
+    def _redrive(self, fault: Fault) -> None:
+        self._aside(self._kill_redriver, fault.points)
+
+    def _kill_redriver(self, points: str) -> None:
+        with self._one["redrive"]:
+            self.rubbish.send()
+            _until(lambda: len(self.rubbish.letters()) >= self.rubbish.sent.total(), "dead letters")
+            code = _again(lambda: self._told(run_redriver, points), _is_killed)
+            self.wrong["redrivers that were not killed"] += not _is_killed(code)
+            code = _again(lambda: self._told(run_redriver, ""), lambda code: code == 0)
+            self.wrong["dead letters that could not be sent back"] += code != 0
+
+    def _told(self, act: Callable[..., None], points: str, *arguments: Any) -> int | None:
+        """The exit code of a process of its own, with a log of its own."""
+        log = self._workers.log(self._workers.number())
+        code = self._forked(act, *arguments, log, points)
+        if _is_killed(code):
+            self._workers.plan(points, log)
+        return code
+
+    def _forked(self, act: Callable[..., None], *arguments: Any) -> int | None:
+        process: BaseProcess = FORKS.Process(target=act, args=(self._settings, *arguments))
+        process.start()
+        process.join(AGAIN_S)
+        return process.exitcode
 
     def _aggregator(self, fault: Fault) -> None:
         self._workers.aggregator_points.append(fault.points)
+
+
+def _is_killed(code: int | None) -> bool:
+    return code == -signal.SIGKILL
+
+
+def _again(act: Callable[[], int | None], is_done: Callable[[int | None], bool]) -> int | None:
+    """The exit code, once it is as wanted: a broker that is away ends a command with 1, and it is called again."""
+    ends_s = time.monotonic() + AGAIN_S
+    while True:
+        code = act()
+        if is_done(code) or code != 1 or time.monotonic() > ends_s:
+            return code
+
+
+def _until(condition: Callable[[], bool], what: str) -> None:
+    ends_s = time.monotonic() + AIM_S
+    while time.monotonic() < ends_s:
+        try:
+            if condition():
+                return
+        except BrokerError:  # away
+            pass
+        time.sleep(0.2)
+    raise TimeoutError(f"no {what} within {AIM_S:.0f} s")
 
 
 def _join_and_leave(settings: Settings, times: int) -> None:
@@ -172,131 +291,3 @@ def _join_and_leave(settings: Settings, times: int) -> None:
         with closing(consumer(settings, group_id(settings, RouterOptions()))) as stranger:
             stranger.subscribe([topic_name(settings, UTTERANCES)])
             stranger.poll(0.3)
-
-
-def _publish_on_full_disk(settings: Settings, bundle: Path, store: Path) -> None:
-    """In a process of its own: no file may grow beyond four bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))
-    try:
-        publish(settings, bundle, store, "", {}, "full disk")
-    except NamefreeError as error:
-        sys.exit(error.exit_code)
-
-
-def run_faults(
-    seed: int,
-    utterances: int,
-    faults: int,
-    folder: Path,
-    protocol: str = "classic",
-    mutant: str = "",
-    say: Callable[[str], None] = lambda _: None,
-) -> Result:
-    """A run on a broker of its own; `folder` takes logs and releases. Nothing is left running."""
-    start_s = time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    todo = plan(seed, utterances, faults)
-    with embedded_broker(BROKER) as broker:
-        settings = Settings(bootstrap=broker.bootstrap)
-        create_topics(settings, partitions=PARTITIONS)
-        with fleet(settings, folder, protocol, mutant) as workers:
-            conductor = Conductor(broker, settings, workers, folder, seed)
-            conductor.publish()
-            traffic = Traffic(settings, utterances)
-            reader = Reader(settings, Book(traffic))
-            if not mutant:  # of the router: what it does wrong shows in the decisions
-                workers.follow_outcomes()
-            try:
-                _flow(conductor, workers, traffic, reader, todo, say)
-                say("all is sent and decided: the last workers leave")
-                workers.end()
-            finally:
-                reader.close()
-            wrong = _verdict(settings, workers, traffic, reader, not mutant, say) | dict(conductor.wrong)
-            ages = reader.book.stale_ms()
-            return Result(
-                seed=seed,
-                utterances=utterances,
-                protocol=protocol,
-                mutant=mutant,
-                seconds=round(time.monotonic() - start_s, 1),
-                faults=dict(Counter(fault.kind for fault in todo)),
-                exits=dict(workers.exits),
-                points_reached=workers.said("failpoint "),
-                tracebacks=workers.said("Traceback"),
-                links_age_ms={f"p{p}": float(np.percentile(ages, p)) for p in (50, 99, 100)} if len(ages) else {},
-                wrong=wrong,
-            )
-
-
-def _flow(
-    conductor: Conductor,
-    workers: Fleet,
-    traffic: Traffic,
-    reader: Reader,
-    todo: list[Fault],
-    say: Callable[[str], None],
-) -> None:
-    """Sends all and brings all faults about; returns when all is decided, or nothing is any more."""
-    left, moved_s, decided = list(todo), time.monotonic(), 0
-    while True:
-        if reader.error:
-            raise RuntimeError("the reader died") from reader.error
-        if reader.book.distinct > decided or not conductor.is_idle():
-            moved_s, decided = time.monotonic(), reader.book.distinct
-        if left and left[0].at <= decided:
-            fault = left.pop(0)
-            say(f"{traffic.sent:>9,} sent {decided:>9,} decided  {fault.kind} {fault.points}")
-            conductor.begin(fault)
-        conductor.go_on()
-        workers.watch()
-        is_all = traffic.sent == traffic.total and conductor.is_idle()
-        if is_all and decided == traffic.total and not left:
-            return
-        if time.monotonic() - moved_s > (QUIET_S if is_all else STUCK_S):
-            say(f"nothing moves: {traffic.sent:,} sent, {decided:,} decided, {len(left)} faults left")
-            return
-        if traffic.sent < traffic.total and traffic.sent - decided < (WINDOW if decided else 1):
-            traffic.send_stretch()
-        else:
-            time.sleep(0.02)
-
-
-def _verdict(
-    settings: Settings,
-    workers: Fleet,
-    traffic: Traffic,
-    reader: Reader,
-    followed: bool,
-    say: Callable[[str], None],
-) -> dict[str, int]:
-    """What is wrong, by name, as the topics tell; every count is named, also where it is zero."""
-    say("a fresh reader reads all")
-    live, fresh = reader.book, Book(traffic)
-    fresh.take(read_all(settled(settings, DECISIONS), topic_name(settings, DECISIONS)))
-    return {
-        "never sent": traffic.total - traffic.sent,
-        "lost": fresh.lost(),
-        "decided twice": fresh.duplicated(),
-        "decided for the wrong customer": fresh.foreign,
-        "out of order within a customer": fresh.disordered,
-        "decided by older links": len(fresh.stale_ms()),
-        "read otherwise by the reader of all the while": int((live.first_at != fresh.first_at).sum())
-        + abs(live.duplicated() - fresh.duplicated()),
-        "dead letters": sum(
-            1 for _ in read_all(settled(settings, DEAD_LETTERS), topic_name(settings, DEAD_LETTERS))
-        ),
-        "utterances not committed": _not_committed(settings),
-        "cells of the statistics that differ": cells_that_differ(settings) if followed else 0,
-        "workers that an exception ended": workers.said(CRASHED),
-        "workers that did not leave": workers.exits["did not leave"],
-    }
-
-
-def _not_committed(settings: Settings) -> int:
-    name = topic_name(settings, UTTERANCES)
-    with closing(consumer(settings, group_id(settings, RouterOptions()))) as member:
-        places = [TopicPartition(name, partition) for partition in partitions_of(settings, name)]
-        at = {place.partition: max(place.offset, 0) for place in member.committed(places, 30)}
-        return sum(abs(member.get_watermark_offsets(place, 30)[1] - at[place.partition]) for place in places)

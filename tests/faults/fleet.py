@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.faults.child import Start, run
+from tests.faults.plan import places_in
 from topics.settings import Settings
 from workers.aggregator import AggregatorOptions
 from workers.router_process import RouterOptions
@@ -21,6 +22,7 @@ FORKS.set_forkserver_preload(["tests.faults.child"])
 
 SURPLUS_S = 2.0  # a router that woke up may show what it does before one too many is asked to leave
 END_S = 30.0  # for a router to leave in order; longer than the session and one broker restart
+AIM_S = 60.0  # a router with a failpoint is left alone until it is there, at most so long
 BATCH = 200
 KAFKA = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}  # of the routers
 
@@ -32,7 +34,10 @@ class Worker:
     process: BaseProcess
     named: str
     log: Path
+    points: str = ""
     asked: bool = False  # to leave
+    aim_s: float = 0.0  # until when it is left alone, to come to its points
+    nudge_s: float = 0.0  # when it may be helped there, the next time
 
     def signal(self, number: int) -> None:
         if self.process.pid and self.process.is_alive():
@@ -43,6 +48,18 @@ class Worker:
             return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2][0] == "T"
         except OSError:
             return False
+
+    def said(self, words: str) -> bool:
+        return self.log.exists() and words in self.log.read_text(errors="replace")
+
+    def is_aimed(self) -> bool:
+        """Whether it is on its way to one of its points."""
+        if self.aim_s and (time.monotonic() > self.aim_s or not self.process.is_alive() or self._is_there()):
+            self.aim_s = 0.0
+        return bool(self.aim_s)
+
+    def _is_there(self) -> bool:
+        return all(self.said(f"failpoint {place}:") for place in places_in(self.points))
 
 
 @dataclass
@@ -58,13 +75,14 @@ class Fleet:
     aggregator: Worker | None = None
     aggregator_points: list[str] = field(default_factory=list)
     exits: Counter[str] = field(default_factory=Counter)
+    planned: list[tuple[str, Path]] = field(default_factory=list)  # a point's place, and the log that tells of it
     started: int = 0
     _surplus_s: float = 0.0
 
     def start(self, points: str = "", named: str = "", kafka: dict[str, str] | None = None) -> Worker:
         """One more router. `kafka`: properties of its clients."""
-        self.started += 1
-        named = named or f"router-{self.started}"
+        number = self.number()
+        named = named or f"router-{number}"
         options = RouterOptions(
             instance=named, group_protocol=self.protocol, batch=BATCH, metrics_port=0, max_dead_share=0
         )
@@ -73,7 +91,7 @@ class Fleet:
             prefix=self.settings.prefix,
             kafka={**KAFKA, **(kafka or {})},
         )
-        worker = self._fork(Start(settings=settings, options=options, log=self._log(), points=points,
+        worker = self._fork(Start(settings=settings, options=options, log=self.log(number), points=points,
                                   mutant=self.mutant), named)  # fmt: skip
         self.routers.append(worker)
         return worker
@@ -86,10 +104,11 @@ class Fleet:
         at_work = [one for one in self.routers if not one.asked and not one.is_frozen()]
         for _ in range(self.wanted - len(at_work)):
             self.start()
-        if len(at_work) <= self.wanted:
+        free = [one for one in at_work if not one.is_aimed()]
+        if len(at_work) <= self.wanted or not free:
             self._surplus_s = time.monotonic() + SURPLUS_S
         elif time.monotonic() > self._surplus_s:
-            self.leave(at_work[0])
+            self.leave(free[0])
         self._watch_aggregator()
 
     def leave(self, worker: Worker) -> None:
@@ -98,19 +117,24 @@ class Fleet:
         worker.signal(signal.SIGTERM)
 
     def at_work(self, slot: int) -> Worker | None:
-        """One of those that are not asked to leave."""
-        there = [one for one in self.routers if not one.asked]
+        """One of those that work, and are neither asked to leave nor on their way to a failpoint."""
+        there = [one for one in self.routers if not (one.asked or one.is_frozen() or one.is_aimed())]
         return there[slot % len(there)] if there else None
+
+    def aimed(self) -> list[Worker]:
+        """Who is on the way to a failpoint."""
+        aggregators = [self.aggregator] if self.aggregator else []
+        return [one for one in (*self.routers, *aggregators) if one.is_aimed()]
 
     def follow_outcomes(self) -> None:
         """From now on there is an aggregator."""
         self.aggregator = self._aggregate()
 
     def _aggregate(self) -> Worker:
-        self.started += 1
+        number = self.number()
         options = AggregatorOptions(instance="aggregator", metrics_port=0, write_every_s=0.3)
         points = self.aggregator_points.pop(0) if self.aggregator_points else ""
-        return self._fork(Start(settings=self.settings, options=options, log=self._log(), points=points), "")
+        return self._fork(Start(settings=self.settings, options=options, log=self.log(number), points=points), "")
 
     def _watch_aggregator(self) -> None:
         if self.aggregator is None:
@@ -118,16 +142,33 @@ class Fleet:
         if not self.aggregator.process.is_alive():
             self._ended(self.aggregator, "aggregator")
             self.aggregator = self._aggregate()
-        elif self.aggregator_points and not self.aggregator.asked:
+        elif self.aggregator_points and not self.aggregator.asked and not self.aggregator.is_aimed():
             self.leave(self.aggregator)  # the next one has the points
 
     def _fork(self, start: Start, named: str) -> Worker:
         process = FORKS.Process(target=run, args=(start,), daemon=True)
         process.start()
-        return Worker(process, named, start.log)
+        self.plan(start.points, start.log)
+        aim_s = time.monotonic() + AIM_S if start.points else 0.0
+        return Worker(process, named, start.log, start.points, aim_s=aim_s)
 
-    def _log(self) -> Path:
-        return self.folder / f"worker-{self.started:04d}.log"
+    def plan(self, points: str, log: Path) -> None:
+        """A process with these points tells in `log` when it is there."""
+        self.planned += [(place, log) for place in places_in(points)]
+
+    def reached(self) -> dict[str, tuple[int, int]]:
+        """place -> how many points were planned there, and how many of them were reached."""
+        planned = Counter(place for place, _ in self.planned)
+        there = Counter(place for place, log in self.planned if f"failpoint {place}:" in _text(log))
+        return {place: (planned[place], there[place]) for place in sorted(planned)}
+
+    def number(self) -> int:
+        """Of one more process."""
+        self.started += 1
+        return self.started
+
+    def log(self, number: int) -> Path:
+        return self.folder / f"worker-{number:04d}.log"
 
     def _ended(self, worker: Worker, kind: str) -> None:
         worker.process.join()
@@ -154,8 +195,12 @@ class Fleet:
             worker.process.join(END_S)
 
     def said(self, words: str) -> int:
-        """In how many lines of the logs `words` stand."""
-        return sum(path.read_text(errors="replace").count(words) for path in self.folder.glob("worker-*.log"))
+        """How often `words` stand in the logs."""
+        return sum(_text(path).count(words) for path in self.folder.glob("worker-*.log"))
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace") if log.exists() else ""
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 from model.statistics import Statistics
+from tests.faults.rubbish import is_rubbish
 from tests.workers.aggregating import settled
 from topics.codec import decode
 from topics.events import StatisticsFold
@@ -21,6 +22,8 @@ def cells_that_differ(settings: Settings) -> int:
     run_aggregator(settings, options, threading.Event(), lambda _: None)
     kept: dict[tuple[str, int], Statistics] = {}
     for message in read_all(settled(settings, STATISTICS), topic_name(settings, STATISTICS)):
+        if is_rubbish(message):
+            continue
         fold = decode(message.value(), StatisticsFold)
         kept[fold.bucket, fold.partition] = Statistics.from_fold(fold)
     plain = fold_records(_records(settings))

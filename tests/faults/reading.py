@@ -24,6 +24,7 @@ class Seen(msgspec.Struct):
     customer_id: str
     linked: tuple[str, ...] = ()
     skill_id: str | None = None
+    release: str = ""
 
 
 class Book:
@@ -36,6 +37,8 @@ class Book:
         self.first_at = np.full(traffic.total, -1, np.int64)  # utterance -> offset of its first decision
         self.used = np.full(traffic.total, NONE, np.int64)  # utterance -> version of the links that decided it
         self.time_ms = np.zeros(traffic.total, np.int64)
+        self.release = np.zeros(traffic.total, np.int32)  # utterance -> number of the release that decided it
+        self.releases: dict[str, int] = {}  # release -> its number
         self._last = np.full(CUSTOMERS, -1, np.int64)
         self.distinct = 0
         self.foreign = 0  # decided for the wrong customer, by the wrong customer's links, or never asked
@@ -58,6 +61,7 @@ class Book:
         self.disordered += bool(number < self._last[customer])
         self._last[customer] = max(number, self._last[customer])
         self.first_at[number], self.time_ms[number] = offset, seen.event_time_ms
+        self.release[number] = self.releases.setdefault(seen.release, len(self.releases))
         if seen.linked:
             linked, version = (int(part) for part in seen.linked[0].split(":"))
             self.foreign += linked != customer or seen.skill_id != seen.linked[0]
@@ -68,6 +72,11 @@ class Book:
 
     def duplicated(self) -> int:
         return int((self.counts - 1).clip(0).sum())
+
+    def by_others(self, releases: set[str], first: int = 0) -> int:
+        """How many utterances from `first` on were decided by none of `releases`."""
+        known = [number for release, number in self.releases.items() if release in releases]
+        return int((~np.isin(self.release[first:], known) & (self.counts[first:] > 0)).sum())
 
     def stale_ms(self) -> np.ndarray:
         """Of each utterance decided by links older than those acknowledged before it was sent: how long before

@@ -16,7 +16,6 @@ from topics.settings import Settings
 from workers.sender import Sender
 
 CUSTOMERS = 997
-STRETCH = 200
 CHANGES = 5  # of links, before each stretch
 HISTORY = 20  # changes of each customer's links before the first utterance: restoring them takes a moment
 ANSWERED = 5  # one utterance of so many has an outcome
@@ -25,8 +24,9 @@ ANSWERED = 5  # one utterance of so many has an outcome
 class Traffic:
     """Sends stretch by stretch, and keeps what each decision has to know."""
 
-    def __init__(self, settings: Settings, utterances: int) -> None:
+    def __init__(self, settings: Settings, utterances: int, stretch: int) -> None:
         self.total = utterances
+        self.stretch = stretch
         self.sent = 0
         self.wanted = np.zeros(utterances, np.int64)  # utterance -> version of the links, the newest acknowledged
         self.acked_ms = np.zeros(utterances + 1, np.int64)  # version -> when the broker had it
@@ -41,7 +41,7 @@ class Traffic:
 
     def send_stretch(self) -> None:
         """The next utterances, after the links that change before them."""
-        first, last = self.sent, min(self.sent + STRETCH, self.total)
+        first, last = self.sent, min(self.sent + self.stretch, self.total)
         changed = [number % CUSTOMERS for number in range(first, min(first + CHANGES, last))]
         for customer in changed:
             self._link(customer, first)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaException
 
+from tests.conftest import WaitUntil
 from topics.errors import UsageError, WorkerError
 from workers.failpoints import CALLS, PLACES, VARIABLE, arm, reach
 
@@ -60,6 +61,17 @@ def test_a_frozen_process_goes_on_after_its_time() -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5
     assert time.monotonic() - start >= 1.0
+
+
+def test_a_frozen_process_may_be_woken_sooner(wait_until: WaitUntil) -> None:
+    environment = {**os.environ, VARIABLE: "router.after_poll=freeze:60@2"}
+    with subprocess.Popen(
+        [sys.executable, "-c", WALK], cwd=ROOT, env=environment, stdout=subprocess.PIPE
+    ) as process:
+        stat = Path(f"/proc/{process.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(") ")[2][0] == "T", 30, "frozen")
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == 0
 
 
 def test_off_nothing_happens() -> None:
