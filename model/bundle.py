@@ -17,11 +17,11 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import safetensors.torch
+import torch
 from msgspec import Struct
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -36,18 +36,38 @@ from model.shortlister import Shortlister, ShortlisterSettings
 from model.statistics import Statistics
 from model.text import TextSettings, Vocabulary
 from model.wording import Wording
-from topics.errors import BadBundle
-from topics.events import SkillCard
+from topics.errors import BadBundle, BadData
+from topics.events import MAX_CANDIDATES, SkillCard
 
 FORMAT = "namefree-bundle/2"
 OLDER = ("namefree-bundle/1",)  # their rerankers looked at other features
 MAX_FILE_BYTES = 4 * 1024**3  # 50,000 skills take 0.1 GB; more than this is no bundle of ours
+MAX_MANIFEST_BYTES = 4 * 1024**2  # measures and provenance of a cycle take some kilobytes
+# What sizes a manifest may name, so that one that lies costs neither memory nor time: far above what is useful.
+# The shortlister's are held against its weights instead.
+MOST = {
+    "text": {"max_words": 10_000, "ngram_rows": 2**24},
+    "reranker": {"candidates": MAX_CANDIDATES, "width": 256, "heads": 64, "layers": 16},
+}
+MAX_NGRAM = 64  # characters
 FILES = (
     "shortlister.safetensors",
     "reranker.safetensors",
     "catalogue.jsonl",
     "vocabulary.json",
     "statistics.json",
+)
+# what Python, torch and the parsers raise where parts of a bundle contradict each other, or themselves
+MISFITS = (
+    ArithmeticError,
+    AssertionError,
+    BadData,
+    LookupError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    msgspec.DecodeError,
 )
 
 
@@ -155,10 +175,14 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest alone, its own digest checked. Raises BadBundle."""
     path = folder / "manifest.json"
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        with path.open("rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise BadBundle(f"{path} is larger than {MAX_MANIFEST_BYTES:,} bytes: it is no manifest of ours")
+        manifest = msgspec.json.decode(data, type=Manifest)
     except OSError as error:
         raise BadBundle(f"{folder} holds no bundle: {path.name} cannot be read ({error.strerror})") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadBundle(f"{path} is no manifest: {error}") from error
     if manifest.format != FORMAT:
         remedy = "train it again" if manifest.format in OLDER else "upgrade"
@@ -174,8 +198,9 @@ def read_bundle(folder: Path) -> Bundle:
     contents = {name: _checked(folder / name, manifest) for name in FILES}
     try:
         return _build(manifest, contents)
-    except (msgspec.DecodeError, SafetensorError, RuntimeError, LookupError, ValueError) as error:
-        raise BadBundle(f"the bundle in {folder} does not fit together: {str(error).splitlines()[0]}") from error
+    except MISFITS as error:
+        said = f"{type(error).__name__} {error}".splitlines()[0]
+        raise BadBundle(f"the bundle in {folder} does not fit together: {said}") from error
 
 
 def read_catalogue(folder: Path) -> Catalogue:
@@ -183,7 +208,7 @@ def read_catalogue(folder: Path) -> Catalogue:
     lines = _checked(folder / "catalogue.jsonl", read_manifest(folder))
     try:
         return _catalogue(lines)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadData) as error:
         raise BadBundle(f"the catalogue in {folder} cannot be read: {error}") from error
 
 
@@ -204,11 +229,15 @@ def _checked(path: Path, manifest: Manifest) -> bytes:
 
 
 def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
+    _check_sizes(manifest)
     catalogue = _catalogue(contents["catalogue.jsonl"])
-    words: dict[str, Any] = msgspec.json.decode(contents["vocabulary.json"])
-    vocabulary = Vocabulary(words["words"], np.asarray(words["weights"], dtype=np.float32), manifest.text)
-    shortlister = Shortlister(manifest.shortlister, len(vocabulary), manifest.text.ngram_rows, len(catalogue))
-    shortlister.load_state_dict(safetensors.torch.load(contents["shortlister.safetensors"]))
+    words = msgspec.json.decode(contents["vocabulary.json"], type=_Words)
+    if len(words.words) != len(words.weights):
+        raise ValueError(f"the vocabulary has {len(words.words)} words and {len(words.weights)} weights")
+    vocabulary = Vocabulary(words.words, np.asarray(words.weights, dtype=np.float32), manifest.text)
+    shortlister = _shortlister(
+        safetensors.torch.load(contents["shortlister.safetensors"]), manifest, len(vocabulary), len(catalogue)
+    )
     tensors = safetensors.torch.load(contents["reranker.safetensors"])
     reranker = Reranker(manifest.reranker)
     reranker.load_state_dict(_unprefixed("network.", tensors))
@@ -227,6 +256,36 @@ def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
         reranker=reranker.eval(),
         statistics=statistics,
     )
+
+
+class _Words(Struct, frozen=True):
+    """vocabulary.json."""
+
+    words: list[str]
+    weights: list[float]
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    """Raises ValueError where the manifest names a size that costs without bounds."""
+    for part, bounds in MOST.items():
+        for name, most in bounds.items():
+            if not 1 <= (size := getattr(getattr(manifest, part), name)) <= most:
+                raise ValueError(f"{part}.{name} is {size}: it is 1 to {most:,}")
+    lengths = manifest.text.ngram_lengths
+    if len(lengths) > MAX_NGRAM or not all(1 <= length <= MAX_NGRAM for length in lengths):
+        raise ValueError(f"text.ngram_lengths are {len(lengths)} numbers from 1 to {MAX_NGRAM}")
+
+
+def _shortlister(tensors: dict[str, Tensor], manifest: Manifest, words: int, skills: int) -> Shortlister:
+    """The first network, with these weights. Raises ValueError where they have other shapes than it."""
+    sizes = manifest.shortlister, words, manifest.text.ngram_rows, skills
+    with torch.device("meta"):  # shapes alone: what a manifest claims takes no memory before it is believed
+        expected = {name: tensor.shape for name, tensor in Shortlister(*sizes).state_dict().items()}
+    if expected != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise ValueError("the shortlister's weights have other names or shapes than its manifest says")
+    made = Shortlister(*sizes)
+    made.load_state_dict(tensors)
+    return made
 
 
 def _learned(skills: int, width: int, tensors: dict[str, Tensor]) -> Learned:
