@@ -185,7 +185,8 @@ class Marketplace:
 
     def send(self, topic: Topic, pairs: Sequence[Pair]) -> None:
         """As a producer that may send more than a broker takes by default: a megabyte travels too."""
-        client = producer(msgspec.structs.replace(self.settings, kafka={"message.max.bytes": "2000000"}))
+        large = {**self.settings.kafka, "message.max.bytes": "2000000"}
+        client = producer(msgspec.structs.replace(self.settings, kafka=large))
         for key, value in pairs:
             client.produce(topic_name(self.settings, topic), key=key, value=value)
         assert client.flush(30) == 0
