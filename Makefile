@@ -5,7 +5,7 @@
 #   make test                 every test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults faults-mutants check docs constraints clean
+.PHONY: help setup demo test faults faults-mutants faults-aggregator check docs constraints clean
 
 # The first Python of these that is new enough; or say which: make setup PYTHON=/opt/python3.13/bin/python3
 CANDIDATES := python3 python3.13 python3.12 python3.11 python
@@ -34,6 +34,12 @@ faults: setup  ## kills, freezes and starves the workers; SEED=7, N=1000000 utte
 
 faults-mutants: setup  ## routers without one of their guards: such a run has to find each
 	$(BIN)/python -m tests.faults --mutants $(if $(SEED),--seed $(SEED))
+
+faults-aggregator: setup  ## an aggregator killed at its failpoints, KILLS=100 times: the statistics stay the same
+	$(BIN)/python -m tests.faults --kills $(or $(KILLS),100) $(if $(SEED),--seed $(SEED))
+
+soak: setup  ## a router and an aggregator at full speed: does their memory stay? MINUTES=30
+	$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 check: $(INSTALLED)  ## lint, format, types, and the direction of the imports
 	$(BIN)/ruff check .

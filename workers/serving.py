@@ -79,6 +79,8 @@ class ReleaseFollower:
         self._served: dict[str, _Served] = {}  # by key; replaced whole, so the loop sees the old or the new
         self._wanted: dict[str, Release] = {}
         self._try_s: dict[str, float] = {}
+        self._earlier: list[Release] = []  # what stood under `current` before, the newest last
+        self._recorded: dict[str, Release] = {}  # by id
         self._failure: BaseException | None = None
         self._closing = threading.Event()
         self._reader = consumer(settings, "namefree-releases")
@@ -119,16 +121,22 @@ class ReleaseFollower:
                 continue
             self._metrics.consumed.labels(RELEASES.name).inc()
             key = (message.key() or b"").decode("utf-8", "replace")
-            if key not in SERVING_KEYS:
-                continue
-            if message.value() is None and key != CURRENT:
+            if message.value() is None and key in (CANARY, SHADOW):
                 self._wanted.pop(key, None)
                 continue
             try:
-                self._wanted[key] = read_release(message)
-                self._try_s[key] = 0.0
+                self._note(key, read_release(message))
             except BadEvent as bad:
                 self._failed(f"passed over: {bad}")
+
+    def _note(self, key: str, release: Release) -> None:
+        if key not in SERVING_KEYS:
+            self._recorded[key] = release
+            return
+        if key == CURRENT and CURRENT in self._wanted:
+            self._earlier.append(self._wanted[CURRENT])
+        self._wanted[key] = release
+        self._try_s[key] = 0.0
 
     def _leave_out(self) -> list[_Served]:
         """Lets go of trials that are over, or that another release has taken the place of, and returns them."""
@@ -162,11 +170,37 @@ class ReleaseFollower:
         except Exception as error:  # noqa: BLE001 whatever is wrong with a bundle, the old one goes on serving
             self._try_s[key] = time.monotonic() + AGAIN_S
             self._failed(f"release {release.release} is not taken as {key}: {error}")
+            if key == CURRENT and CURRENT not in self._served:
+                self._fall_back(release)
             return
         before = self._served.get(key)
         self._serve(key, _Served(release, selector))
         if before is None or before.selector is not selector:
             log.info("release %s %s, from %s", release.release, DOES[key], release.bundle)
+
+    def _fall_back(self, wanted: Release) -> None:
+        """A router that has just started serves what `wanted` took the place of, until that can be loaded: what
+        routers that did not restart go on serving."""
+        for release in self._before(wanted):
+            try:
+                selector = self._load_aside(release)
+            except Exception as error:  # noqa: BLE001 as above
+                self._failed(f"release {release.release} cannot take its place: {error}")
+                continue
+            self._serve(CURRENT, _Served(release, selector))
+            log.error("release %s serves in place of %s until that can be loaded", release.release, wanted.release)
+            return
+
+    def _before(self, wanted: Release) -> list[Release]:
+        """What stood under `current` earlier, the newest first; and its line of parents, where the topic has kept
+        only the newest. Never just any release that is recorded: it may have been refused."""
+        found = {one.digest: one for one in reversed(self._earlier)}
+        parent = self._recorded.get(wanted.parent)
+        while parent and parent.digest not in found:
+            found[parent.digest] = parent
+            parent = self._recorded.get(parent.parent)
+        found.pop(wanted.digest, None)
+        return list(found.values())
 
     def _load_aside(self, release: Release) -> Selecting:
         with self._metrics.stage("reload"):

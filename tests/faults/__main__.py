@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from tests.faults.aggregator_kills import run_kills
 from tests.faults.mutants import MUTANTS
 from tests.faults.plan import KINDS, plan
 from tests.faults.running import Result, run_faults, run_mutants
@@ -22,8 +23,11 @@ from workers.console import start_logging
 @click.option("--faults", type=click.IntRange(1), default=200, show_default=True)
 @click.option("--protocol", type=click.Choice(["classic", "consumer"]), default="classic", show_default=True)
 @click.option("--mutants", is_flag=True, help="Routers without one of their guards: each has to be found.")
+@click.option("--kills", type=click.IntRange(0), default=0, help="An aggregator alone, killed so often.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("build/faults"), show_default=True)
-def main(seed: int, utterances: int | None, faults: int, protocol: str, mutants: bool, folder: Path) -> None:
+def main(
+    seed: int, utterances: int | None, faults: int, protocol: str, mutants: bool, kills: int, folder: Path
+) -> None:
     """Kills, freezes and starves the workers while utterances flow, and counts what became of each."""
     start_logging("error")
     begin_s = time.monotonic()
@@ -31,6 +35,13 @@ def main(seed: int, utterances: int | None, faults: int, protocol: str, mutants:
     def say(line: str) -> None:
         click.echo(f"{time.monotonic() - begin_s:>7.1f} s {line}")
 
+    if kills:
+        killed = run_kills(seed, kills, folder / "kills", say)
+        click.echo(f"\nseed {seed}, an aggregator killed {kills} times, {killed.seconds:.0f} s")
+        rows = [("decided", killed.decided), *killed.kills.items(), ("---------", 0), *killed.wrong.items()]
+        click.echo("\n".join(f"  {count:>9,}  {name}" for name, count in rows))
+        _write(folder / f"kills-{seed}.json", killed)
+        sys.exit(not killed.is_clean())
     if mutants:
         results = run_mutants(seed, utterances or 1_500, folder, list(MUTANTS), protocol, say)
     else:
@@ -40,10 +51,13 @@ def main(seed: int, utterances: int | None, faults: int, protocol: str, mutants:
         results = [run_faults(seed, utterances, faults, folder / "run", protocol, say)]
     for result in results:
         click.echo(table(result))
-    out = folder / (f"mutants-{seed}.json" if mutants else f"faults-{seed}.json")
+    _write(folder / (f"mutants-{seed}.json" if mutants else f"faults-{seed}.json"), results)
+    sys.exit(any(result.is_clean() == bool(result.mutant) for result in results))
+
+
+def _write(out: Path, results: object) -> None:
     out.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     click.echo(f"\n{out}")
-    sys.exit(any(result.is_clean() == bool(result.mutant) for result in results))
 
 
 def table(result: Result) -> str:

@@ -16,9 +16,10 @@ from workers.folding import fold_records
 from workers.records import Record
 
 
-def cells_that_differ(settings: Settings) -> int:
-    """How many cells, bucket by partition, are not those of a plain fold; an aggregator catches up first."""
-    options = AggregatorOptions(metrics_port=0, until_idle_s=3.0)
+def cells_that_differ(settings: Settings, instance: str = "") -> int:
+    """How many cells, bucket by partition, are not those of a plain fold; an aggregator catches up first, which
+    takes the place of the one called `instance`."""
+    options = AggregatorOptions(instance=instance, metrics_port=0, until_idle_s=3.0)
     run_aggregator(settings, options, threading.Event(), lambda _: None)
     kept: dict[tuple[str, int], Statistics] = {}
     for message in read_all(settled(settings, STATISTICS), topic_name(settings, STATISTICS)):

@@ -15,7 +15,7 @@ from tests.faults.fleet import Fleet, fleet
 from tests.faults.plan import Fault, mutant_plan, plan
 from tests.faults.reading import Book, Reader
 from tests.faults.traffic import Traffic
-from tests.faults.verdict import verdict
+from tests.faults.verdict import group_now, verdict
 from topics.broker import EmbeddedBroker, embedded_broker
 from topics.registry import create_topics
 from topics.settings import Settings
@@ -151,8 +151,8 @@ def _run(
 class Flow:
     """Sends all and brings all faults about.
 
-    Full speed up to where the next fault is due; slowly while that has to wait for those under way, so that routers
-    still come to their failpoints; the last stretch when all are over.
+    Full speed up to where the next fault is due; slowly while that has to wait for those under way, so that
+    routers still come to their failpoints; the last stretch when all are over.
     """
 
     conductor: Conductor
@@ -196,6 +196,7 @@ class Flow:
         if time.monotonic() - self._moved_s <= (quiet_s if is_all or self.workers.mutant else STUCK_S):
             return False
         self.say(f"nothing moves: {self.traffic.sent:,} sent, {self._decided:,} decided, {len(self.left)} left")
+        self.say(group_now(self.workers.settings))
         return True
 
     def _send(self) -> bool:

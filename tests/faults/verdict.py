@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from tests.faults.conductor import Conductor
 from tests.faults.fleet import Fleet
@@ -13,7 +13,7 @@ from tests.faults.reading import Book, Reader
 from tests.faults.traffic import Traffic
 from tests.workers.aggregating import settled
 from topics.errors import BadBundle
-from topics.kafka import consumer, partitions_of, read_all
+from topics.kafka import admin_client, consumer, partitions_of, read_all
 from topics.registry import DECISIONS, UTTERANCES, topic_name
 from topics.settings import Settings
 from workers.release_store import read_whole
@@ -61,6 +61,20 @@ def verdict(
         found["cells of the statistics that differ"] = cells_that_differ(settings)
         found |= conductor.rubbish.wrong()
     return found | dict(conductor.wrong)
+
+
+def group_now(settings: Settings) -> str:
+    """The routers' group as the broker sees it: what a run that is stuck waits for."""
+    group = group_id(settings, RouterOptions())
+    try:
+        found = admin_client(settings).describe_consumer_groups([group], request_timeout=10)[group].result()
+    except KafkaException as error:
+        return f"{group} cannot be described: {error.args[0].str()}"
+    held = [
+        f"{member.member_id[-8:]} {sorted(place.partition for place in member.assignment.topic_partitions)}"
+        for member in found.members
+    ]
+    return f"{group}: {found.state.name}, {', '.join(held) or 'no member'}"
 
 
 def _is_damaged(settings: Settings) -> int:

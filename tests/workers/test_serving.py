@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from tests.workers.doubles import FlatSelector, load_flat
@@ -121,3 +122,35 @@ def test_nothing_takes_away_what_serves(market: Marketplace, following: Followin
     market.send(RELEASES, [(b"current", None)])
     serve(market.settings, new, SHADOW, 1.0, later_ms())  # so that the null value has been read
     following.until(old, shadow=new.release)
+
+
+def test_a_router_that_starts_beside_a_release_that_cannot_be_loaded_serves_the_one_before(
+    market: Marketplace,
+) -> None:
+    old, refused, broken = market.publish("old"), market.record("refused"), market.record("broken")
+    serve(market.settings, broken, CURRENT)
+    with closing(Following(market)) as following:
+        following.until(old.release)
+        assert following.metric("namefree_release_failures_total") >= 1
+        new = market.publish("new").release
+        following.until(new)
+        assert following.loaded == [old.release, new]
+        assert refused.release not in following.loaded
+
+
+def test_where_the_topic_keeps_only_the_newest_the_parent_serves_in_its_place(market: Marketplace) -> None:
+    old = market.record("old")
+    broken = replace(market.record("broken"), parent=old.release)
+    market.record("refused")
+    serve(market.settings, broken, CURRENT)
+    with closing(Following(market)) as following:
+        following.until(old.release)
+        assert following.loaded == [old.release]
+
+
+def test_where_nothing_can_be_loaded_nothing_serves(market: Marketplace) -> None:
+    market.record("refused")
+    market.publish("broken")
+    with closing(Following(market)) as following:
+        market.until(lambda: following.metric("namefree_release_failures_total") >= 1, "it is told")
+        assert following.follower.lineup() is None
