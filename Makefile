@@ -5,7 +5,7 @@
 #   make test                 every test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults faults-mutants faults-aggregator check docs constraints clean
+.PHONY: help setup demo test faults faults-mutants faults-aggregator soak check docs constraints clean
 
 # The first Python of these that is new enough; or say which: make setup PYTHON=/opt/python3.13/bin/python3
 CANDIDATES := python3 python3.13 python3.12 python3.11 python
