@@ -164,6 +164,8 @@ class LinksTable:
             return {place.partition: future.result().offset for place, future in found.items()}
         except KafkaException as error:
             log.warning("where %s ends is asked again: %s", self._topic, error.args[0].str())
+            # a client that has known the leader from before its restart asks for that one for ever
+            self._admin = admin_client(self._settings)
             time.sleep(0.1)
             return None
 

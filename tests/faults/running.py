@@ -129,7 +129,7 @@ def _run(
             workers.end()
         finally:
             reader.close()
-        wrong = verdict(settings, workers, conductor, traffic, reader, flow.last, say)
+        wrong = verdict(settings, workers, conductor, traffic, reader, flow.last, flow.tail, say)
         ages = reader.book.stale_ms()
         return Result(
             seed=seed,
@@ -163,6 +163,7 @@ class Flow:
     step: float  # utterances a fault
     say: Callable[[str], None]
     last: str = ""  # the release that was published last
+    tail: int = 0  # the first utterance that was sent after that
     start_s: float = field(default_factory=time.monotonic)
     _decided: int = 0
     _moved_s: float = 0.0
@@ -217,7 +218,7 @@ class Flow:
 
     def _serve_last(self) -> None:
         """Publishes a last release, and waits until every router has it."""
-        self.last = self.conductor.publish()
+        self.last, self.tail = self.conductor.publish(), self.traffic.sent
         ends_s = time.monotonic() + SERVED_S
         while time.monotonic() < ends_s and not all(
             worker.said(f"release {self.last} serves") for worker in self.workers.routers

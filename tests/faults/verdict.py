@@ -31,14 +31,14 @@ def verdict(
     traffic: Traffic,
     reader: Reader,
     last: str,
+    tail: int,
     say: Callable[[str], None],
 ) -> dict[str, int]:
-    """What is wrong, by name; every count is named, also where it is zero. `last`: the release that has decided
-    the last stretch."""
+    """What is wrong, by name; every count is named, also where it is zero. `last`: the release that was
+    there before utterance `tail`."""
     say("a fresh reader reads all")
     live, fresh = reader.book, Book(traffic)
     fresh.take(read_all(settled(settings, DECISIONS), topic_name(settings, DECISIONS)))
-    tail = max(0, traffic.total - traffic.stretch)
     found = {
         "never sent": traffic.total - traffic.sent,
         "lost": fresh.lost(),
