@@ -5,7 +5,7 @@
 #   make test                 every test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults faults-mutants faults-aggregator soak check docs constraints clean
+.PHONY: help setup demo test faults faults-mutants faults-aggregator soak fuzz check docs constraints clean
 
 # The first Python of these that is new enough; or say which: make setup PYTHON=/opt/python3.13/bin/python3
 CANDIDATES := python3 python3.13 python3.12 python3.11 python
@@ -40,6 +40,9 @@ faults-aggregator: setup  ## an aggregator killed at its failpoints, KILLS=100 t
 
 soak: setup  ## a router and an aggregator at full speed: does their memory stay? MINUTES=30
 	$(BIN)/python -m benchmarks.soak $(if $(MINUTES),--minutes $(MINUTES))
+
+fuzz: $(INSTALLED)  ## rubbish for every parser of bytes from outside; CASES=1000000, SEED=7
+	$(BIN)/python -m tests.fuzz $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))
 
 check: $(INSTALLED)  ## lint, format, types, and the direction of the imports
 	$(BIN)/ruff check .

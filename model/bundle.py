@@ -21,7 +21,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import safetensors.torch
-import torch
 from msgspec import Struct
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -44,9 +43,10 @@ OLDER = ("namefree-bundle/1",)  # their rerankers looked at other features
 MAX_FILE_BYTES = 4 * 1024**3  # 50,000 skills take 0.1 GB; more than this is no bundle of ours
 MAX_MANIFEST_BYTES = 4 * 1024**2  # measures and provenance of a cycle take some kilobytes
 # What sizes a manifest may name, so that one that lies costs neither memory nor time: far above what is useful.
-# The shortlister's are held against its weights instead.
+# Those that grow with words and skills are held against the weights that are there instead.
 MOST = {
-    "text": {"max_words": 10_000, "ngram_rows": 2**24},
+    "shortlister": {"word_width": 1_024, "state_width": 1_024, "width": 1_024},
+    "text": {"max_words": 10_000},
     "reranker": {"candidates": MAX_CANDIDATES, "width": 256, "heads": 64, "layers": 16},
 }
 MAX_NGRAM = 64  # characters
@@ -278,12 +278,16 @@ def _check_sizes(manifest: Manifest) -> None:
 
 def _shortlister(tensors: dict[str, Tensor], manifest: Manifest, words: int, skills: int) -> Shortlister:
     """The first network, with these weights. Raises ValueError where they have other shapes than it."""
-    sizes = manifest.shortlister, words, manifest.text.ngram_rows, skills
-    with torch.device("meta"):  # shapes alone: what a manifest claims takes no memory before it is believed
-        expected = {name: tensor.shape for name, tensor in Shortlister(*sizes).state_dict().items()}
-    if expected != {name: tensor.shape for name, tensor in tensors.items()}:
-        raise ValueError("the shortlister's weights have other names or shapes than its manifest says")
-    made = Shortlister(*sizes)
+    width, word_width = manifest.shortlister.width, manifest.shortlister.word_width
+    expected = {
+        "encoder.word.weight": (words, word_width),
+        "encoder.ngram.weight": (manifest.text.ngram_rows, word_width),
+        "rows": (skills, width),
+    }
+    for name, shape in expected.items():  # the large ones: no memory is taken before they are known to be there
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{name} is {tuple(tensors[name].shape)}, and not {shape}")
+    made = Shortlister(manifest.shortlister, words, manifest.text.ngram_rows, skills)
     made.load_state_dict(tensors)
     return made
 

@@ -6,6 +6,7 @@ schemas, missing fields and wrong types, values out of bounds.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -129,8 +130,8 @@ def _children(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twin = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twin = next(name for name, count in counts.items() if count > 1)
         raise BadEvent(f"the key {twin!r} occurs twice", "duplicate_key")
     return found
 

@@ -60,7 +60,7 @@ def read_head(message: Message) -> DecisionHead | None:
     """The decision in `message`; None, with a warning in the log, where it is malformed."""
     try:
         return _head(message.value() or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         log.warning("passed over: %s is no decision: %s", source_of(message), error)
         return None
 

@@ -61,7 +61,7 @@ def read_decision(record: Record) -> Decision:
     if b'"schema"' in value and len(value) <= MAX_EVENT_BYTES:
         try:
             found = _decision(value)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _checked(record, decode(record.value, Decision, record.source))
         if found.schema == SCHEMA:
             return _checked(record, found)
