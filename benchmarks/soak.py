@@ -79,7 +79,8 @@ def keep_little(settings: Settings) -> None:
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in KEPT.items()
     ]
     changes = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries) for name in names]
-    for future in admin_client(settings).incremental_alter_configs(changes).values():
+    admin = admin_client(settings)
+    for future in admin.incremental_alter_configs(changes).values():
         future.result()
 
 

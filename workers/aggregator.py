@@ -52,6 +52,7 @@ class AggregatorOptions:
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9109
     until_idle_s: float = 0.0
+    stalled_after_s: float = 300.0
 
     @property
     def window_ms(self) -> int:
@@ -104,7 +105,9 @@ class Aggregator:
         self._failure: NamefreeError | None = None
         self._stop = threading.Event()
         self._revoking = False
-        self._written_at = self._busy_at = time.monotonic()
+        self._joined = False
+        self._restoring = False
+        self._turned_at = self._written_at = self._busy_at = time.monotonic()
         source = self.app.topic(*self._names, schema=BatchSchema())
         self.app.agent(source, name="aggregate")(self._aggregate)
         self.app.on_partitions_revoked.connect(self._revoked)
@@ -117,6 +120,7 @@ class Aggregator:
             await asyncio.wait_for(self.app.start(), START_TIMEOUT_S)
             while not (stop.is_set() or self._idle()):
                 await asyncio.sleep(TICK_S)
+                self._turned_at = time.monotonic()
                 self._check_alive()
                 await self._tick()
             async with self._lock:
@@ -168,6 +172,7 @@ class Aggregator:
         """
         options, start = self._options, time.monotonic()
         missing = sorted({tp.partition for tp in self._assigned} - self._owned.keys())
+        self._restoring = True
         try:
             opened = [asyncio.to_thread(FoldWriter, self._settings, options.group, p) for p in missing]
             writers = dict(zip(missing, await asyncio.gather(*opened), strict=True))
@@ -178,6 +183,8 @@ class Aggregator:
             )
         except Abandoned:
             return False
+        finally:
+            self._restoring = False
         for p, fold in folds.items():
             self._owned[p] = _Owned(fold, writers[p], dict(fold.positions), time.monotonic())
         waiting = sum(fold.waiting for fold in folds.values())
@@ -251,6 +258,7 @@ class Aggregator:
     async def _got(self, _app: Any, /, *args: Any, **_: Any) -> None:
         async with self._lock:
             self._assigned = set(args[0])
+            self._joined = True
             self._busy_at = time.monotonic()
 
     async def _revoked(self, _app: Any, /, *_args: Any, **_: Any) -> None:
@@ -270,6 +278,14 @@ class Aggregator:
         for one in owned.values():
             if one.unwritten() and self._failure is None:
                 await self._write(one)
+
+    def is_live(self) -> bool:
+        """False where the loop has not turned for `stalled_after_s`, unless it restores."""
+        return self._restoring or time.monotonic() - self._turned_at < self._options.stalled_after_s
+
+    def is_ready(self) -> bool:
+        """True once the group has given out its partitions, while none of ours is being restored."""
+        return self._joined and not self._restoring
 
     def _idle(self) -> bool:
         limit_s = self._options.until_idle_s
@@ -325,16 +341,18 @@ def run_aggregator(
     """Runs an aggregator until `stop` is set. Raises NamefreeError where it cannot go on."""
     check_partitions(settings)
     metrics = AggregatorMetrics(CollectorRegistry())
-    with serve_metrics(metrics.registry, options.metrics_host, options.metrics_port) as port:
+    aggregator: list[Aggregator] = []  # made within its event loop; the probes look in here
+    with serve_metrics(
+        metrics.registry,
+        options.metrics_host,
+        options.metrics_port,
+        live=lambda: not aggregator or aggregator[0].is_live(),
+        ready=lambda: bool(aggregator) and aggregator[0].is_ready(),
+    ) as port:
         log.info("aggregating; metrics at http://%s:%d/metrics", options.metrics_host, port)
-        asyncio.run(_aggregate(settings, options, metrics, stop, report))
 
+        async def aggregate() -> None:
+            aggregator.append(Aggregator(settings, options, metrics, report))
+            await aggregator[0].run(stop)
 
-async def _aggregate(
-    settings: Settings,
-    options: AggregatorOptions,
-    metrics: AggregatorMetrics,
-    stop: threading.Event,
-    report: Callable[[Write], None],
-) -> None:
-    await Aggregator(settings, options, metrics, report).run(stop)
+        asyncio.run(aggregate())

@@ -9,12 +9,13 @@ import click
 
 from model.policy import MAX_EXPLORE, Costs, set_costs
 from topics.errors import UsageError
+from topics.settings import MAX_POLL_INTERVAL_MS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def worker_options(metrics_host: str, metrics_port: int) -> Callable[[F], F]:
-    """What every stream worker takes: --metrics-host, --metrics-port and --until-idle."""
+    """What every stream worker takes: --metrics-host, --metrics-port, --until-idle and --stalled-after."""
     options = (
         click.option("--metrics-host", default=metrics_host, show_default=True),
         click.option(
@@ -30,6 +31,15 @@ def worker_options(metrics_host: str, metrics_port: int) -> Callable[[F], F]:
             default=0.0,
             metavar="SECONDS",
             help="End once nothing came for so long.  [default: never]",
+        ),
+        click.option(
+            "--stalled-after",
+            "stalled_after_s",
+            type=click.FloatRange(0, min_open=True),
+            default=MAX_POLL_INTERVAL_MS / 1000,
+            show_default=True,
+            metavar="SECONDS",
+            help="/live says no once the loop has not turned for so long.",
         ),
     )
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from confluent_kafka import Message, TopicPartition
@@ -103,7 +103,8 @@ class Router:
     dead_letters: str
     report: Callable[[Commit], None] = _silent
     live: Live | None = None  # None: none are followed
-    turned_s: float = 0.0
+    stalled_after_s: float = MAX_POLL_INTERVAL_MS / 1000  # as long as the group's patience lasts
+    turned_s: float = field(default_factory=time.monotonic)
 
     def run(self, stop: threading.Event, until_idle_s: float = 0.0) -> None:
         """Turns until `stop` is set, or until nothing came for `until_idle_s` (0: for ever)."""
@@ -189,8 +190,8 @@ class Router:
             metrics.end_to_end_s.observe(max(0.0, now_ms - answer.asked.utterance.event_time_ms) / 1000)
 
     def is_live(self) -> bool:
-        """False where the loop has not turned for as long as the group's patience lasts."""
-        return time.monotonic() - self.turned_s < MAX_POLL_INTERVAL_MS / 1000
+        """False where the loop has not turned for `stalled_after_s`."""
+        return time.monotonic() - self.turned_s < self.stalled_after_s
 
     def is_ready(self) -> bool:
         """True once the group has given out its partitions and the links of ours are restored."""

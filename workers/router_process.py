@@ -28,7 +28,7 @@ from topics.registry import (
     UTTERANCES,
     topic_name,
 )
-from topics.settings import Settings
+from topics.settings import MAX_POLL_INTERVAL_MS, Settings
 from workers.asking import opened
 from workers.asking_options import AskOptions
 from workers.dead_letters import Ceiling
@@ -60,6 +60,7 @@ class RouterOptions(Struct, frozen=True, kw_only=True):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9108
     until_idle_s: float = 0.0
+    stalled_after_s: float = MAX_POLL_INTERVAL_MS / 1000
     asking: AskOptions | None = None  # None: no skill is asked
     live: LiveOptions | None = None  # None: no live statistics are followed
 
@@ -127,6 +128,7 @@ def run_router(
                 dead_letters=topic_name(settings, DEAD_LETTERS),
                 report=report,
                 live=live,
+                stalled_after_s=options.stalled_after_s,
             )
         )
         router[0].run(stop, options.until_idle_s)

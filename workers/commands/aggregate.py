@@ -76,6 +76,7 @@ def command(
     metrics_host: str,
     metrics_port: int | None,
     until_idle_s: float,
+    stalled_after_s: float,
     as_json: bool,
 ) -> None:
     """The aggregator: joins outcomes to their decisions and folds both into statistics.
@@ -100,6 +101,7 @@ def command(
         metrics_host=metrics_host,
         metrics_port=metrics_port_of(metrics_host, metrics_port, DEFAULTS.metrics_port),
         until_idle_s=until_idle_s,
+        stalled_after_s=stalled_after_s,
     )
     with stop_on_signals() as stop:
         run_aggregator(settings, options, stop, print_write if as_json else be_silent)

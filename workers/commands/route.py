@@ -114,6 +114,7 @@ def command(
     metrics_host: str,
     metrics_port: int | None,
     until_idle_s: float,
+    stalled_after_s: float,
     asking: AskOptions | None,
     costs: dict[str, float],
     live_statistics: bool,
@@ -144,6 +145,7 @@ def command(
         metrics_host=metrics_host,
         metrics_port=metrics_port_of(metrics_host, metrics_port, DEFAULTS.metrics_port),
         until_idle_s=until_idle_s,
+        stalled_after_s=stalled_after_s,
         asking=asking,
         live=LiveOptions(half_life_minutes=half_life_minutes, refresh_s=refresh_s) if live_statistics else None,
     )
