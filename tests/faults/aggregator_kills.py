@@ -40,33 +40,40 @@ class KillsResult(Struct, kw_only=True):
 
 
 def run_kills(seed: int, kills: int, folder: Path, say: Callable[[str], None] = lambda _: None) -> KillsResult:
-    """`kills` aggregators, each killed at a drawn passing of a drawn place, on a broker of the run's own."""
-    start_s, draw, done = time.monotonic(), random.Random(f"kills {seed}"), Counter[str]()
+    """`kill_again` on a broker of its own."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with embedded_broker(BROKER) as broker:
-        settings = Settings(bootstrap=broker.bootstrap)
-        create_topics(settings, partitions=PARTITIONS)
-        with traffic_on(settings) as sent:
-            for number in range(kills):
-                point = f"aggregator.{draw.choice(AGGREGATING)}=kill@{draw.randint(1, 2 * PARTITIONS)}"
-                if _killed_at(settings, point, folder / f"worker-{number:04d}.log"):
-                    done[point.partition("=")[0]] += 1
-                say(f"{number + 1:>4} of {kills}  {sent[0]:>9,} decided  {point}")
-        say("the statistics are held against a plain fold")
-        logs = "".join(log.read_text(errors="replace") for log in folder.glob("worker-*.log"))
-        return KillsResult(
-            seed=seed,
-            seconds=round(time.monotonic() - start_s, 1),
-            decided=sent[0],
-            kills=dict(sorted(done.items())),
-            wrong={
-                "cells of the statistics that differ": cells_that_differ(settings, INSTANCE),
-                "aggregators that were not killed": kills - done.total(),
-                "aggregators that an exception ended": logs.count(CRASHED),
-                "tracebacks in the logs": logs.count(TRACEBACK),
-            },
-        )
+        return kill_again(Settings(bootstrap=broker.bootstrap), seed, kills, folder, say)
+
+
+def kill_again(
+    settings: Settings, seed: int, kills: int, folder: Path, say: Callable[[str], None] = lambda _: None
+) -> KillsResult:
+    """`kills` aggregators, each killed at a drawn passing of a drawn place; `folder` takes their logs."""
+    start_s, draw, done = time.monotonic(), random.Random(f"kills {seed}"), Counter[str]()
+    create_topics(settings, partitions=PARTITIONS)
+    with traffic_on(settings) as sent:
+        for number in range(kills):
+            point = f"aggregator.{draw.choice(AGGREGATING)}=kill@{draw.randint(1, 2 * PARTITIONS)}"
+            if _killed_at(settings, point, folder / f"worker-{number:04d}.log"):
+                done[point.partition("=")[0]] += 1
+            say(f"{number + 1:>4} of {kills}  {sent[0]:>9,} decided  {point}")
+    say("the statistics are held against a plain fold")
+    logs = "".join(log.read_text(errors="replace") for log in folder.glob("worker-*.log"))
+    wrong = {
+        "cells of the statistics that differ": cells_that_differ(settings, INSTANCE),
+        "aggregators that were not killed": kills - done.total(),
+        "aggregators that an exception ended": logs.count(CRASHED),
+        "tracebacks in the logs": logs.count(TRACEBACK),
+    }
+    return KillsResult(
+        seed=seed,
+        seconds=round(time.monotonic() - start_s, 1),
+        decided=sent[0],
+        kills=dict(sorted(done.items())),
+        wrong=wrong,
+    )
 
 
 def _killed_at(settings: Settings, point: str, log: Path) -> bool:

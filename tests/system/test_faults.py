@@ -1,20 +1,43 @@
-"""A short fault run: what `make faults` does a million times, a few thousand times."""
+"""Short fault runs: what `make faults` and its sisters do at length."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.faults.conductor import run_faults
-from tests.faults.plan import KINDS, plan
+from tests.conftest import Broker
+from tests.faults.aggregator_kills import kill_again
+from tests.faults.plan import KINDS, MUTANT_FAULTS, mutant_plan, plan
+from tests.faults.running import run_faults
+from topics.settings import Settings
 
 
 @pytest.mark.timeout(600)  # on a machine that others use as well
 def test_nothing_is_lost_or_done_twice_whatever_happens(tmp_path: Path) -> None:
     result = run_faults(36, 4_000, 10, tmp_path / "run")
+    assert result.wrong == dict.fromkeys(result.wrong, 0), result.errors
+    assert {place: planned for place, (planned, _) in result.points.items()} == {
+        place: there for place, (_, there) in result.points.items()
+    }
+
+
+@pytest.mark.timeout(300)
+def test_an_aggregator_killed_around_its_writes_folds_nothing_twice(
+    broker: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
+    result = kill_again(settings, 1, 5, tmp_path)
     assert result.wrong == dict.fromkeys(result.wrong, 0)
-    assert result.points_reached  # not all: a later fault may take a router before it comes to its point
+    assert sum(result.kills.values()) == 5
 
 
 def test_a_seed_gives_one_plan_with_every_kind_in_it() -> None:
     assert plan(1, 10**6, 200) == plan(1, 10**6, 200) != plan(2, 10**6, 200)
     assert {fault.kind for fault in plan(1, 10**6, 200)} == {*KINDS, "scale"}
+
+
+@pytest.mark.parametrize("mutant", MUTANT_FAULTS)
+def test_what_finds_a_mutant_is_in_its_plan_at_every_seed(mutant: str) -> None:
+    for seed in range(20):
+        found = mutant_plan(mutant, seed, 1_500)
+        assert [fault.kind for fault in found] == [kind for kind, _ in MUTANT_FAULTS[mutant]]
+        assert 0 < found[0].at < found[-1].at < 1_500
