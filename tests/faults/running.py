@@ -15,7 +15,7 @@ from tests.faults.fleet import Fleet, fleet
 from tests.faults.plan import Fault, mutant_plan, plan
 from tests.faults.reading import Book, Reader
 from tests.faults.traffic import Traffic
-from tests.faults.verdict import group_now, verdict
+from tests.faults.verdict import group_now, not_committed, verdict
 from topics.broker import EmbeddedBroker, embedded_broker
 from topics.registry import create_topics
 from topics.settings import Settings
@@ -24,8 +24,7 @@ PARTITIONS = 6
 WINDOW = 4_000  # utterances that are not decided yet, at most
 STRETCH = 200  # utterances sent at once, at most
 STUCK_S = 120.0  # nothing is decided for so long: longer than all time-outs and a broker's restart together
-QUIET_S = 75.0  # all is sent, and nothing is decided for so long, longer than a call is tried: nothing will be
-MUTANT_QUIET_S = 15.0  # with the broker there
+QUIET_S = 5.0  # of a mutant: nothing is decided for so long, and all is committed: nothing will be
 FROZEN_S = 10.0  # what waits for faults goes so slowly that it is not all sent before a frozen router is woken
 SERVED_S = 60.0  # for all routers to serve the last release
 BROKER = {
@@ -192,9 +191,10 @@ class Flow:
     def _is_over(self) -> bool:
         if self._decided == self.traffic.total:
             return True
-        is_all = self.traffic.sent == self.traffic.total
-        quiet_s = MUTANT_QUIET_S if self.workers.mutant else QUIET_S
-        if time.monotonic() - self._moved_s <= (quiet_s if is_all or self.workers.mutant else STUCK_S):
+        quiet_s = time.monotonic() - self._moved_s
+        if quiet_s <= (QUIET_S if self.workers.mutant else STUCK_S):
+            return False
+        if quiet_s <= STUCK_S and not_committed(self.workers.settings):
             return False
         self.say(f"nothing moves: {self.traffic.sent:,} sent, {self._decided:,} decided, {len(self.left)} left")
         self.say(group_now(self.workers.settings))

@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from topics.codec import encode
+from topics.errors import BrokerError
 from topics.events import Link, Links, Outcome, OutcomeKind, Utterance
 from topics.registry import LINKS, OUTCOMES, UTTERANCES, topic_name
 from topics.settings import Settings
@@ -18,6 +19,7 @@ from workers.sender import Sender
 CUSTOMERS = 997
 CHANGES = 5  # of links, before each stretch
 HISTORY = 20  # changes of each customer's links before the first utterance: restoring them takes a moment
+AWAY_S = 240.0  # shorter than the client itself tries (300 s)
 ANSWERED = 5  # one utterance of so many has an outcome
 
 
@@ -36,7 +38,7 @@ class Traffic:
         for version in range(-HISTORY, 1):
             for customer in range(CUSTOMERS):
                 self._link(customer, version)
-        self._sender.flush()
+        self._flush()
         self.acked_ms[0] = _now_ms()
 
     def send_stretch(self) -> None:
@@ -46,15 +48,26 @@ class Traffic:
         for customer in changed:
             self._link(customer, first)
             self._newest[customer] = first
-        self._sender.flush()
+        self._flush()
         self.acked_ms[first] = _now_ms()
         for number in range(first, last):
             self.wanted[number] = self._newest[number % CUSTOMERS]
             self._ask(number)
             if number % ANSWERED == 0:
                 self._answer(number)
-        self._sender.flush()
+        self._flush()
         self.sent = last
+
+    def _flush(self) -> None:
+        """Returns when all is acknowledged, also where a broker takes more than a minute to come back."""
+        ends_s = time.monotonic() + AWAY_S
+        while True:
+            try:
+                self._sender.flush()
+                return
+            except BrokerError:
+                if time.monotonic() > ends_s:
+                    raise
 
     def _link(self, customer: int, version: int) -> None:
         linked = (Link(f"{customer}:{version}"),)

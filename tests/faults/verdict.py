@@ -51,7 +51,7 @@ def verdict(
         "serves and is not whole": _is_damaged(settings),
         "read otherwise by the reader of all the while": int((live.first_at != fresh.first_at).sum())
         + abs(live.duplicated() - fresh.duplicated()),
-        "utterances not committed": _not_committed(settings),
+        "utterances not committed": not_committed(settings),
         "workers that an exception ended": workers.said(CRASHED),
         "tracebacks in the logs": workers.said(TRACEBACK),
         "workers that did not leave": workers.exits["did not leave"],
@@ -86,7 +86,8 @@ def _is_damaged(settings: Settings) -> int:
         return 1
 
 
-def _not_committed(settings: Settings) -> int:
+def not_committed(settings: Settings) -> int:
+    """How far the routers' group is from the end of the utterances, in offsets."""
     name = topic_name(settings, UTTERANCES)
     with closing(consumer(settings, group_id(settings, RouterOptions()))) as member:
         places = [TopicPartition(name, partition) for partition in partitions_of(settings, name)]
