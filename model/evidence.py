@@ -96,8 +96,7 @@ class Evidence:
         nearest = self.learned.exemplars.nearest(made.request, rows)  # (B, C)
         text = (text_logs, similarity, self.learned.wording.scores(worded(texts), sources), nearest)
         own[..., COLUMNS["text"]] = torch.cat(
-            [torch.stack(text, dim=-1), self.card_words.match(words, rows), (sources < 0)[..., None].float()],
-            dim=-1,
+            [torch.stack(text, dim=-1), self.card_words.match(words, rows)], dim=-1
         )
         any_link = (linked >= 0).any(1).float()  # (B,)
         said = self.habits.say(rows, made.linked, any_link)  # (B, C)

@@ -25,8 +25,7 @@ class FittingSettings(Struct, frozen=True, kw_only=True):
     Each held-out row is a list in several worlds: with its own linked skills, with those of some other row in
     `random_links` of the rows, and with none at all (weighed by `alone`): a link is evidence and never a command.
     Where a row means a skill of a family of rivals (`model.rivals`), also with none and with all of the family
-    linked (by `rivals`): then nothing but the request tells which is meant. And where skills joined after the
-    training, by their cards (by `newcomers`): `model.newcomers`.
+    linked (by `rivals`): then nothing but the request tells which is meant.
 
     `rare`: a row of a skill that the shortlister was taught k rows of counts 1 + rare / k times. Phrases of a rare
     skill are few because somebody wrote few, not because few ask for it. A skill of which no row was taught counts
@@ -38,7 +37,6 @@ class FittingSettings(Struct, frozen=True, kw_only=True):
     random_links: float = 0.25
     alone: float = 0.25
     rivals: float = 4.0
-    newcomers: float = 0.3
     rare: float = 14.0
     none: float = 8.0
     epochs: int = 6

@@ -1,7 +1,6 @@
 """From a corpus to a bundle: one function, its steps numbered, and each step as a function of its own."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,9 +15,8 @@ from model.encoder import WordBatches
 from model.evidence import Evidence, Learned
 from model.examples import Examples, batches, card_rows, encode_rows
 from model.exemplars import Exemplars
-from model.fitting import FittingSettings, Taught, fit_reranker, joined, listed, taught
+from model.fitting import FittingSettings, Taught, fit_reranker, taught
 from model.linking import LinkSettings, fit_links, seen_by
-from model.newcomers import with_newcomers
 from model.pretrained import common_words, is_installed, spell, word_vectors
 from model.reranker import Reranker, RerankerSettings
 from model.rivals import families
@@ -189,25 +187,7 @@ def held_out_lists(corpus: Corpus, making: Shortlists, evidence: Evidence, recip
     known = np.bincount(corpus.kept.targets, minlength=len(catalogue) + 1)[: len(catalogue)]
     members = families(catalogue.cards()).values()
     rivals = {catalogue.row(skill): tuple(map(catalogue.row, family)) for family in members for skill in family}
-    found = taught(
-        making, evidence, corpus.words, corpus.aside_texts, corpus.aside, known, rivals, count, settings
-    )
-    return joined([found, _newcomers(corpus, making.model, evidence, recipe)]) if settings.newcomers else found
-
-
-def _newcomers(corpus: Corpus, model: Shortlister, evidence: Evidence, recipe: Recipe) -> Taught:
-    """The held-out rows where a half of the skills that they mean joined after the training."""
-    phrases: dict[int, list[str]] = defaultdict(list)
-    for row, text in zip(corpus.kept.targets.tolist(), corpus.kept_texts, strict=True):
-        phrases[row].append(text)
-    theirs, told, examples, strangers = with_newcomers(
-        corpus.catalogue, corpus.vocabulary, model, evidence, phrases, corpus.aside, recipe.fitting.seed
-    )
-    making, count = Shortlists(theirs, kind="float32"), recipe.reranker.candidates
-    found, right = listed(making, told, corpus.words, corpus.aside_texts, examples, examples.linked, count)
-    # one that was never taught counts as what joins does; the others count elsewhere
-    weights = torch.from_numpy(np.where(strangers, 1.0, 0.25)).float() * recipe.fitting.newcomers
-    return Taught(found, right, weights, torch.arange(len(examples)))
+    return taught(making, evidence, corpus.words, corpus.aside_texts, corpus.aside, known, rivals, count, settings)
 
 
 def _wording(corpus: Corpus, making: Shortlists, recipe: Recipe) -> Wording:

@@ -24,7 +24,6 @@ TEXT_FEATURES = (
     "nearest_phrase",  # cosine of the nearest of the skill's own requests: `model.exemplars`
     "word_match",  # of the request's words to the card's, one by one: `model.card_words`
     "word_exact",
-    "joined",  # after the training: nothing was learned from its requests
 )
 LINK_FEATURES = (
     "log_probability",  # of the shortlister, with links

@@ -31,7 +31,7 @@ TINY = replace(
     SMALL,
     training=replace(SMALL.training, epochs=1),
     links=replace(SMALL.links, epochs=1),
-    fitting=replace(SMALL.fitting, epochs=2, newcomers=0.0),
+    fitting=replace(SMALL.fitting, epochs=2),
 )
 ROWS = 400
 CONDITIONS = ("90", "70", "0")
