@@ -5,12 +5,14 @@ A node's folder holds `server.properties`, `log4j2.properties` and `logs/` (writ
 """
 
 import base64
+import secrets
 import shutil
 import socket
 import subprocess
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ FREE_BYTES = 256 * 1024 * 1024
 # A cold start takes 4 to 8 s on two cores; ten times that is a machine in trouble.
 ANSWER_DEADLINE_S = 90.0
 TAIL_LINES = 15
+LOWEST_PORT, HIGHEST_PORT = 15_000, 32_000  # of those that are chosen here
 
 ONE_NODE = {
     "process.roles": "broker,controller",
@@ -124,11 +127,16 @@ def prepare(node: Node, log: Callable[[str], None]) -> list[str]:
 
 
 def free_port(host: str, *but: int) -> int:
-    """A port of `host` that nobody listens on now, other than `but`."""
+    """A port of `host` that nobody listens on now, other than `but`.
+
+    None of those that the system gives to clients (from 32,768 on Linux, 49,152 elsewhere): a client that tries
+    again and again to reach a broker that is away is given the broker's own port some day, and connects to itself.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            if (port := int(probe.getsockname()[1])) not in but:
+        port = LOWEST_PORT + secrets.randbelow(HIGHEST_PORT - LOWEST_PORT)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((host, port))
+            if port not in but:
                 return port
 
 

@@ -48,9 +48,10 @@ class Conductor:
         seed: int,
         sent: Callable[[], int],
         decided: Callable[[], int],
+        say: Callable[[str], None],
     ) -> None:
         self._broker, self._settings, self._workers, self._folder = broker, settings, workers, folder
-        self._sent, self._decided = sent, decided
+        self._sent, self._decided, self._say = sent, decided, say
         self._draw = random.Random(f"conductor {seed}")
         self._later: list[tuple[float, Callable[[], object]]] = []
         self._threads: list[threading.Thread] = []
@@ -117,9 +118,10 @@ class Conductor:
         def run() -> None:
             try:
                 act(*arguments)
-            except BaseException as error:  # noqa: BLE001 told in the end, and the run fails
+            except BaseException as error:  # noqa: BLE001 told at once, and the run fails
                 self.wrong[HARNESS] += 1
                 self.errors.append(f"{getattr(act, '__name__', act)}: {error!r}")
+                self._say(self.errors[-1])
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()

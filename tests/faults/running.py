@@ -115,7 +115,7 @@ def _run(
     reader = Reader(settings, Book(traffic))
     with fleet(settings, folder, protocol, mutant) as workers:
         conductor = Conductor(
-            broker, settings, workers, folder, seed, lambda: traffic.sent, lambda: reader.book.distinct
+            broker, settings, workers, folder, seed, lambda: traffic.sent, lambda: reader.book.distinct, say
         )
         conductor.publish()
         if not mutant:  # of the router: what it does wrong shows in the decisions
