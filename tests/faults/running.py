@@ -24,7 +24,7 @@ PARTITIONS = 6
 WINDOW = 4_000  # utterances that are not decided yet, at most
 STRETCH = 200  # utterances sent at once, at most
 STUCK_S = 120.0  # nothing is decided for so long: longer than all time-outs and a broker's restart together
-QUIET_S = 5.0  # of a mutant: nothing is decided for so long, and all is committed: nothing will be
+QUIET_S = 5.0  # of a mutant: all is committed for so long, and nothing more is decided: nothing will be
 FROZEN_S = 10.0  # what waits for faults goes so slowly that it is not all sent before a frozen router is woken
 SERVED_S = 60.0  # for all routers to serve the last release
 BROKER = {
@@ -166,6 +166,7 @@ class Flow:
     start_s: float = field(default_factory=time.monotonic)
     _decided: int = 0
     _moved_s: float = 0.0
+    _committed_s: float = 0.0
     _slow_s: float = 0.0  # when the next stretch may be sent while faults wait
 
     def run(self) -> None:
@@ -192,13 +193,18 @@ class Flow:
         if self._decided == self.traffic.total:
             return True
         quiet_s = time.monotonic() - self._moved_s
-        if quiet_s <= (QUIET_S if self.workers.mutant else STUCK_S):
-            return False
-        if quiet_s <= STUCK_S and not_committed(self.workers.settings):
+        if quiet_s <= STUCK_S and not self._is_lost(quiet_s):
             return False
         self.say(f"nothing moves: {self.traffic.sent:,} sent, {self._decided:,} decided, {len(self.left)} left")
         self.say(group_now(self.workers.settings))
         return True
+
+    def _is_lost(self, quiet_s: float) -> bool:
+        """Whether a mutant has committed all, and long ago, what is still not decided."""
+        if not self.workers.mutant or quiet_s < QUIET_S or not_committed(self.workers.settings):
+            self._committed_s = time.monotonic()
+            return False
+        return time.monotonic() - self._committed_s > QUIET_S
 
     def _send(self) -> bool:
         """Sends a stretch, if one is due."""

@@ -66,8 +66,9 @@ def verdict(
 def group_now(settings: Settings) -> str:
     """The routers' group as the broker sees it: what a run that is stuck waits for."""
     group = group_id(settings, RouterOptions())
+    admin = admin_client(settings)  # has to live as long as its answer is waited for
     try:
-        found = admin_client(settings).describe_consumer_groups([group], request_timeout=10)[group].result()
+        found = admin.describe_consumer_groups([group], request_timeout=10)[group].result()
     except KafkaException as error:
         return f"{group} cannot be described: {error.args[0].str()}"
     held = [
