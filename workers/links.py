@@ -161,9 +161,10 @@ class LinksTable:
         level = IsolationLevel.READ_COMMITTED
         found = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=ASK_S)
         try:
-            return {place.partition: future.result().offset for place, future in found.items()}
-        except KafkaException as error:
-            log.warning("where %s ends is asked again: %s", self._topic, error.args[0].str())
+            return {place.partition: future.result(2 * ASK_S).offset for place, future in found.items()}
+        except (KafkaException, TimeoutError) as error:  # the latter: no answer at all, which has been seen
+            why = error.args[0].str() if isinstance(error, KafkaException) else "no answer"
+            log.warning("where %s ends is asked again: %s", self._topic, why)
             # a client that has known the leader from before its restart asks for that one for ever
             self._admin = admin_client(self._settings)
             time.sleep(0.1)
