@@ -238,7 +238,7 @@ class Conductor:
     def _kill_redriver(self, points: str) -> None:
         with self._one["redrive"]:
             self.rubbish.send()
-            _until(lambda: len(self.rubbish.letters()) >= self.rubbish.sent.total(), "dead letters")
+            _until(self.rubbish.all_told, "dead letters")
             code = _again(lambda: self._told(run_redriver, points), _is_killed)
             self.wrong["redrivers that were not killed"] += not _is_killed(code)
             code = _again(lambda: self._told(run_redriver, ""), lambda code: code == 0)

@@ -23,6 +23,7 @@ FORKS.set_forkserver_preload(["tests.faults.child"])
 SURPLUS_S = 2.0  # a router that woke up may show what it does before one too many is asked to leave
 END_S = 30.0  # for a router to leave in order; longer than the session and one broker restart
 AIM_S = 60.0  # a router with a failpoint is left alone until it is there, at most so long
+LOOK_S = 0.1  # between two looks into a log
 BATCH = 200
 KAFKA = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}  # of the routers
 
@@ -38,6 +39,8 @@ class Worker:
     asked: bool = False  # to leave
     aim_s: float = 0.0  # until when it is left alone, to come to its points
     nudge_s: float = 0.0  # when it may be helped there, the next time
+    _text: str = ""
+    _look_s: float = 0.0
 
     def signal(self, number: int) -> None:
         if self.process.pid and self.process.is_alive():
@@ -50,7 +53,10 @@ class Worker:
             return False
 
     def said(self, words: str) -> bool:
-        return self.log.exists() and words in self.log.read_text(errors="replace")
+        """Whether `words` stood in its log when that was looked at last."""
+        if time.monotonic() > self._look_s:
+            self._text, self._look_s = _text(self.log), time.monotonic() + LOOK_S
+        return words in self._text
 
     def is_aimed(self) -> bool:
         """Whether it is on its way to one of its points."""

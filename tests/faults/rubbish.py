@@ -60,8 +60,8 @@ class Rubbish:
                 b'{"schema": 9, "event_time_ms": 1, "utterance_id": "' + mark + b'"}',
                 b'{"schema": 1, "event_time_ms": 1, "utterance_id": "' + mark + b'"}',
                 b'{"schema": 1, "event_time_ms": -1, "utterance_id": "u-1", "customer_id": "' + mark + b'"}',
-                b"[" * 50_000 + mark,
-                mark * 5_000,
+                b"[" * 2_000 + mark,
+                mark * 200,
             )
         )
 
@@ -69,6 +69,10 @@ class Rubbish:
         """All dead letters that a read-committed reader sees. Raises BrokerError."""
         name = topic_name(self._settings, DEAD_LETTERS)
         return [decode(message.value(), DeadLetter) for message in read_all(self._settings, name)]
+
+    def all_told(self) -> bool:
+        """Whether all that was sent, or sent back, has a dead letter. Raises BrokerError."""
+        return len(self.letters()) >= self.sent.total() + len(markers(self._settings))
 
     def wrong(self) -> dict[str, int]:
         """What is wrong with the letters and with what was sent back, by name."""
