@@ -18,6 +18,7 @@ from topics.kafka import consumer, partitions_of, producer, watermarks
 from topics.registry import DECISIONS, OUTCOMES, Topic, topic_name
 from topics.settings import Settings
 from workers.aggregator import Write
+from workers.transactions import patiently
 
 T0_MS = 1_795_366_800_000
 SKILLS = [f"rides:{i}" for i in range(7)]
@@ -51,7 +52,7 @@ class Feeder:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._router = producer(settings, f"{settings.prefix}router")
-        self._router.init_transactions(10)
+        patiently(self._router, "init_transactions", str, 10)
         self._customers = producer(settings)
 
     def decide(self, decisions: list[Decision], commit: bool = True) -> None:
@@ -60,7 +61,7 @@ class Feeder:
             name = topic_name(self._settings, DECISIONS)
             self._router.produce(name, codec.encode(event), event.customer_id)
         self._router.flush()
-        self._router.commit_transaction(10) if commit else self._router.abort_transaction(10)
+        patiently(self._router, "commit_transaction" if commit else "abort_transaction", str, 10)
 
     def answer(self, outcomes: list[Outcome]) -> None:
         for event in outcomes:
