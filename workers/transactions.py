@@ -8,6 +8,7 @@
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from topics.errors import WorkerError
-from topics.kafka import producer
+from topics.kafka import producer, said
 from topics.settings import Settings
 from workers.failpoints import reach
 
@@ -32,6 +33,10 @@ SETTLE_S = 5.0
 """How long an abort waits for what was produced to be on its way. The client tells the coordinator of each
 partition first, again and again while the commit before is being written out; an abort that overtakes that ends
 what the coordinator knows nothing of, which is fatal to the client (INVALID_TXN_STATE)."""
+
+HUNG_S = 30.0
+"""A call that has not come back by then never will. librdkafka 2.16 may forget the timeout of the one that sends
+offsets, where the group's coordinator was away (its issues 5456 and 5511)."""
 
 PAUSE_S = 0.1  # between tries: the client backs off by itself, this only keeps an instant error from spinning
 MAX_ABORTS_IN_A_ROW = 10  # the same batch lost this often will not pass: better stop than loop in silence
@@ -93,7 +98,8 @@ def patiently(client: Producer, method: str, why: Callable[[str], str], *args: A
         except KafkaException as error:
             cause = error.args[0]
             if verdict(cause) is not Verdict.RETRY or time.monotonic() > ends_s:
-                raise WorkerError(why(f"{method}: {cause.str()}")) from error
+                raise WorkerError(why(f"{method}: {said(cause)}")) from error
+            log.info("%s again: %s", method, said(cause))
             time.sleep(PAUSE_S)
 
 
@@ -164,7 +170,7 @@ class TransactionalSink:
         while True:
             try:
                 reach(f"router.before_{name}")
-                call(*arguments)
+                self._come_back(name, call, *arguments)
                 self._passed = name
                 reach(f"router.after_{name}")
                 return
@@ -177,6 +183,28 @@ class TransactionalSink:
                     ) from error
                 log.info("%s again: %s", name, error.args[0].str())
                 time.sleep(PAUSE_S)
+
+    def _come_back(self, name: str, call: Callable[..., Any], *arguments: Any) -> None:
+        """Makes the call. Raises WorkerError where it hangs, instead of hanging with it."""
+        if name != "send_offsets_to_transaction":
+            call(*arguments)
+            return
+        outcome: list[BaseException | None] = []
+
+        def make() -> None:
+            try:
+                call(*arguments)
+                outcome.append(None)
+            except BaseException as error:  # noqa: BLE001 raised by who waits
+                outcome.append(error)
+
+        thread = threading.Thread(target=make, name=name, daemon=True)  # one that hangs keeps no process alive
+        thread.start()
+        thread.join(HUNG_S)
+        if not outcome:
+            raise WorkerError(f"{name} of {self._identity} hangs: the client has lost the group's coordinator")
+        if outcome[0] is not None:
+            raise outcome[0]
 
     def _may_call_again(self, name: str, error: KafkaError) -> bool:
         """A retriable error, or one that asks an abort to abort."""
@@ -193,7 +221,7 @@ class TransactionalSink:
         if verdict(error) is Verdict.ABORT and self._is_open():
             self._in_error = error.txn_requires_abort()
             raise TransactionLost(f"{name}: {error.str()}")
-        raise WorkerError(f"{name} of {self._identity} failed: {error.name()}, {error.str()}{_hint(error)}")
+        raise WorkerError(f"{name} of {self._identity} failed: {said(error)}{_hint(error)}")
 
 
 def _hint(error: KafkaError) -> str:

@@ -1,5 +1,6 @@
 """What the sink makes of every error that the client knows, and how long it tries."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -147,6 +148,18 @@ def test_an_abort_that_the_client_itself_wants_waits_for_nothing() -> None:
         lost.commit([], None)
     lost.abort()
     assert client.calls[-2:] == ["commit_transaction", "abort_transaction"]
+
+
+def test_a_call_that_hangs_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "HUNG_S", 0.05)
+    client, forever = ScriptedClient(), threading.Event()
+    hanging = begun(client)
+    client.__dict__["send_offsets_to_transaction"] = lambda *_: forever.wait()
+    try:
+        with pytest.raises(WorkerError, match="send_offsets_to_transaction of r-1 hangs"):
+            hanging.commit([], None)
+    finally:
+        forever.set()
 
 
 def test_an_abort_that_fails_is_made_again() -> None:
