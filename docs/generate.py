@@ -18,7 +18,9 @@ from docs.asyncapi import document
 from model.pipeline import Recipe
 from model.policy import Costs
 from topics import events
+from topics.acls import COMMANDS, Acl, needed
 from topics.registry import CO_PARTITIONED, DAY_MS, TOPICS, Topic
+from topics.settings import Settings
 from workers.cli import root
 from workers.failpoints import ACTIONS, PLACES, VARIABLE
 from workers.metrics import AggregatorMetrics, RouterMetrics
@@ -34,6 +36,7 @@ def pages() -> dict[str, str]:
     return {
         "events.md": NOTE.format("topics/events.py") + "\n".join(_events()),
         "topics.md": NOTE.format("topics/registry.py") + "\n".join(_topics()),
+        "rights.md": NOTE.format("topics/acls.py") + "\n".join(_rights()),
         "metrics.md": NOTE.format("workers/metrics.py") + "\n".join(_metrics()),
         "command-line.md": NOTE.format("workers/commands/") + "\n".join(_command_line()),
         "failpoints.md": NOTE.format("workers/failpoints.py") + "\n".join(_failpoints()),
@@ -153,6 +156,42 @@ def _topics() -> Iterator[str]:
 def _kept(topic: Topic) -> str:
     kept_ms = topic.config.get("retention.ms")
     return f"{int(kept_ms) // DAY_MS} days" if kept_ms else "the newest of each key"
+
+
+# rights
+
+
+def _rights() -> Iterator[str]:
+    yield "# Rights\n"
+    yield (
+        "What each command's user needs on a cluster with an authorizer, no more and no less: a test gives a user "
+        "these and sees the command work, takes each away and sees it fail. `PREFIX` is that of `--prefix`, and "
+        "may be nothing; a group is that of `--group`. A star: all that begins so. "
+        "`namefree topics acls` prints them as calls of `kafka-acls`. See [security](../guides/security.md).\n"
+    )
+    yield from _table("command", "reads", "writes", "other")
+    for command in COMMANDS:
+        found = needed(Settings(prefix="PREFIX"), command)
+        reads, writes = (_topics_with(found, operation) for operation in ("read", "write"))
+        other = [right for right in found if right.resource != "topic" or right.operation not in ("read", "write")]
+        yield _row(f"`{command}`", reads, writes, _other(other))
+    yield ""
+
+
+def _topics_with(found: list[Acl], operation: str) -> str:
+    same = [right for right in found if (right.resource, right.operation) == ("topic", operation)]
+    return ", ".join(f"`{right.name.removeprefix('PREFIX')}`" for right in same)
+
+
+def _other(found: list[Acl]) -> str:
+    everywhere = dict.fromkeys(right.operation for right in found if right.resource == "topic")
+    told = [f"{operation} on every topic" for operation in everywhere]
+    told += [
+        f"{right.operation} on {right.resource} `{right.name}{'*' if right.prefixed else ''}`"
+        for right in found
+        if right.resource != "topic"
+    ]
+    return ", ".join(told)
 
 
 # metrics

@@ -234,7 +234,11 @@ def _build(manifest: Manifest, contents: dict[str, bytes]) -> Bundle:
     words = msgspec.json.decode(contents["vocabulary.json"], type=_Words)
     if len(words.words) != len(words.weights):
         raise ValueError(f"the vocabulary has {len(words.words)} words and {len(words.weights)} weights")
-    vocabulary = Vocabulary(words.words, np.asarray(words.weights, dtype=np.float32), manifest.text)
+    with np.errstate(over="ignore"):
+        weights = np.asarray(words.weights, dtype=np.float32)
+    if not np.isfinite(weights).all():
+        raise ValueError("the vocabulary has weights that are beyond all numbers")
+    vocabulary = Vocabulary(words.words, weights, manifest.text)
     shortlister = _shortlister(
         safetensors.torch.load(contents["shortlister.safetensors"]), manifest, len(vocabulary), len(catalogue)
     )

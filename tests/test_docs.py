@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = ("README.md", "CHANGELOG.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md"))))
-PAGES_OF_CODE = ("events", "topics", "metrics", "command-line", "failpoints", "recipe")
+PAGES_OF_CODE = ("events", "topics", "rights", "metrics", "command-line", "failpoints", "recipe")
 GENERATED = (*(f"{name}.md" for name in PAGES_OF_CODE), "asyncapi.json")
 
 

@@ -21,7 +21,12 @@ from topics.errors import BrokerError, UsageError
 from topics.settings import Settings, client_config, consumer_config, producer_config, without_secrets
 
 C = TypeVar("C")
+READERS = "namefree-readers"  # the group of whoever reads without being a member of one
 REACH_TIMEOUT_S = 10.0
+RIGHTS_REMEDY = ": give the user the right, see `namefree topics acls`"
+# what a producer says of a message once another could not be written, nearly always for want of a right
+HIDE_THE_CAUSE = (KafkaError._PURGE_QUEUE, KafkaError._INCONSISTENT)
+UNSEEN_REMEDY = ", or give the user the right to see it: `namefree topics acls`"
 WHY_TIMEOUT_S = 2.0  # what is wrong with a password or a certificate is said within one
 
 # what a cluster answers in the moments after a topic's making or a leader's fall
@@ -60,6 +65,11 @@ def consumer(settings: Settings, group: str, **overrides: Any) -> Consumer:
     return made(Consumer, settings, consumer_config(settings, group, **overrides))
 
 
+def reader(settings: Settings, **overrides: Any) -> Consumer:
+    """A consumer that is given its partitions and commits nothing: it needs a group's name, and no place in it."""
+    return consumer(settings, f"{settings.prefix}{READERS}", **overrides)
+
+
 def made(
     kind: Callable[..., C],
     settings: Settings,
@@ -94,21 +104,32 @@ def _why_unreached(settings: Settings, error: KafkaError) -> str:
     with suppress(KafkaException):
         client.list_topics(timeout=WHY_TIMEOUT_S)
     client.poll(0)  # hands out what was told aside
-    said, code = error.str(), KafkaError._TRANSPORT
+    words, code = error.str(), KafkaError._TRANSPORT
     if causes := [one for code in REMEDIES for one in told if one.code() == code]:
-        said = re.sub(r"^\w+://\S+: |^[\w.:-]+/bootstrap: | \(after \d+ms in state \w+\)", "", causes[0].str())
-        code = KafkaError._SSL if "SSL" in said else causes[0].code()
+        words = re.sub(r"^\w+://\S+: |^[\w.:-]+/bootstrap: | \(after \d+ms in state \w+\)", "", causes[0].str())
+        code = KafkaError._SSL if "SSL" in words else causes[0].code()
     elif told:  # all brokers are down, and no connection has failed
-        said, code = "what listens there hangs up without a word", KafkaError._SSL
+        words, code = "what listens there hangs up without a word", KafkaError._SSL
     where = f"no Kafka broker answers at {settings.bootstrap}"
-    return f"{where} ({without_secrets(settings, said)}): {REMEDIES[code]}"
+    return f"{where} ({without_secrets(settings, words)}): {REMEDIES[code]}"
+
+
+def said(error: KafkaError) -> str:
+    """An error's name and words on one line, and what to do where it is for want of a right."""
+    remedy = RIGHTS_REMEDY if "AUTHORIZATION" in error.name() or error.code() in HIDE_THE_CAUSE else ""
+    return f"{error.name()}, {' '.join(error.str().split())}{remedy}"
+
+
+def missing(settings: Settings, name: str) -> str:
+    """The sentence for a topic that is not there, or that this user may not see: a broker tells no difference."""
+    return f"topic {name} is missing at {settings.bootstrap}: run `namefree topics create`{UNSEEN_REMEDY}"
 
 
 def partitions_of(settings: Settings, name: str) -> list[int]:
     """The partitions of topic `name`. Raises BrokerError where it is missing."""
     count = cluster_topics(admin_client(settings), settings).get(name)
     if count is None:
-        raise BrokerError(f"topic {name} is missing at {settings.bootstrap}: run `namefree topics create`")
+        raise BrokerError(missing(settings, name))
     return list(range(count))
 
 
@@ -124,16 +145,16 @@ def read_all(
     From `start` (partition -> offset, default the beginning) up to `end` (exclusive; default what is there
     now). Stops on positions, not counts: transaction markers occupy offsets too.
     """
-    reader = consumer(settings, "namefree-readers")
+    client = reader(settings)
     try:
         partitions = partitions_of(settings, name)
-        marks = {p: watermarks(reader, name, p) for p in partitions}
+        marks = {p: watermarks(client, name, p) for p in partitions}
         ends = {p: marks[p][1] if end is None else end.get(p, 0) for p in partitions}
         starts = {p: (start or {}).get(p, OFFSET_BEGINNING) for p in partitions}
         wanted = [p for p in partitions if ends[p] > max(starts[p], marks[p][0])]
-        yield from read_between(reader, name, {p: starts[p] for p in wanted}, ends, batch)
+        yield from read_between(client, name, {p: starts[p] for p in wanted}, ends, batch)
     finally:
-        reader.close()
+        client.close()
 
 
 def watermarks(reader: Consumer, name: str, partition: int) -> tuple[int, int]:
@@ -147,7 +168,7 @@ def watermarks(reader: Consumer, name: str, partition: int) -> tuple[int, int]:
         except KafkaException as error:
             if error.args[0].code() not in LEADERLESS or time.monotonic() > ends_s:
                 raise BrokerError(
-                    f"the ends of {name}[{partition}] cannot be read: {error.args[0].str()}"
+                    f"the ends of {name}[{partition}] cannot be read: {said(error.args[0])}"
                 ) from error
         time.sleep(0.05)
 
@@ -162,7 +183,7 @@ def read_between(
     while left:
         for message in reader.consume(batch, timeout=0.2):
             if (error := message.error()) is not None:
-                raise BrokerError(f"topic {name} cannot be read: {error.str()}")
+                raise BrokerError(f"topic {name} cannot be read: {said(error)}")
             if (message.offset() or 0) < ends[message.partition() or 0]:
                 yield message
         positions = {p: reader.position([TopicPartition(name, p)])[0].offset or 0 for p in left}

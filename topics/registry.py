@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from topics import events
 from topics.errors import BrokerError
-from topics.kafka import REACH_TIMEOUT_S, admin_client, cluster_topics
+from topics.kafka import REACH_TIMEOUT_S, UNSEEN_REMEDY, admin_client, cluster_topics, said
 from topics.settings import Settings
 
 HOUR_MS = 3600 * 1000
@@ -139,7 +139,7 @@ def create_topics(settings: Settings, partitions: int = 6, replication: int = -1
             created.append(name)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process was faster
-                raise BrokerError(f"topic {name} could not be created: {error.args[0].str()}") from error
+                raise BrokerError(f"topic {name} could not be created: {said(error.args[0])}") from error
     _wait_until_listed(admin, settings, created)
     return created
 
@@ -149,7 +149,8 @@ def _wait_until_listed(admin: AdminClient, settings: Settings, names: list[str])
     ends_s = time.monotonic() + REACH_TIMEOUT_S
     while left := set(names) - cluster_topics(admin, settings).keys():
         if time.monotonic() > ends_s:
-            raise BrokerError(f"topic {min(left)} was created, but is not listed after {REACH_TIMEOUT_S:.0f} s")
+            late = f"topic {min(left)} was created, but is not listed after {REACH_TIMEOUT_S:.0f} s"
+            raise BrokerError(f"{late}: try again{UNSEEN_REMEDY}")
         time.sleep(0.02)
 
 
@@ -168,7 +169,7 @@ def check_topics(settings: Settings) -> list[str]:
     there = cluster_topics(admin, settings)
     names = {topic.name: topic_name(settings, topic) for topic in TOPICS}
     missing = [name for name in names.values() if name not in there]
-    found = [f"topic {name} is missing: run `namefree topics create`" for name in missing]
+    found = [f"topic {name} is missing: run `namefree topics create`{UNSEEN_REMEDY}" for name in missing]
     present = [topic for topic in TOPICS if names[topic.name] in there]
     configs = _cluster_configs(admin, [names[topic.name] for topic in present])
     for topic in present:
@@ -181,10 +182,16 @@ def _cluster_configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str
         return {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     answers = admin.describe_configs(resources)
-    return {
-        resource.name: {key: entry.value for key, entry in answers[resource].result().items()}
-        for resource in resources
-    }
+    found = {}
+    for resource in resources:
+        try:
+            answer = answers[resource].result()
+        except KafkaException as error:
+            raise BrokerError(
+                f"what topic {resource.name} is set to cannot be read: {said(error.args[0])}"
+            ) from error
+        found[resource.name] = {key: entry.value for key, entry in answer.items()}
+    return found
 
 
 def _differences(topic: Topic, name: str, partitions: int, config: dict[str, str]) -> list[str]:

@@ -13,13 +13,14 @@ from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from confluent_kafka import KafkaException
 from faust.types import TP, EventT
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
 from topics.errors import BrokerError, NamefreeError, WorkerError
-from topics.kafka import partitions_of
-from topics.registry import DECISIONS, OUTCOMES, STATISTICS, topic_name
+from topics.kafka import REACH_TIMEOUT_S, admin_client, partitions_of, said
+from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, topic_name
 from topics.settings import Settings
 from workers.failpoints import reach
 from workers.faust_client import BatchSchema, make_app
@@ -325,7 +326,9 @@ def _record(topic: str, found: Any) -> Record:
 
 
 def check_partitions(settings: Settings) -> None:
-    """Raises WorkerError unless decisions, outcomes and statistics have equally many partitions."""
+    """Raises WorkerError unless decisions, outcomes and statistics have equally many partitions, and BrokerError
+    where one of them, or the dead letters, is missing."""
+    partitions_of(settings, topic_name(settings, DEAD_LETTERS))
     topics = (DECISIONS, OUTCOMES, STATISTICS)
     counts = {
         topic_name(settings, topic): len(partitions_of(settings, topic_name(settings, topic))) for topic in topics
@@ -335,11 +338,22 @@ def check_partitions(settings: Settings) -> None:
         raise WorkerError(f"these topics must have equally many partitions, but have: {listed}")
 
 
+def check_group(settings: Settings, group: str) -> None:
+    """Raises BrokerError where the group may not be looked at: faust would try to join it in silence."""
+    admin = admin_client(settings)
+    try:
+        admin.describe_consumer_groups([group], request_timeout=REACH_TIMEOUT_S)[group].result()
+    except KafkaException as error:
+        if "AUTHORIZATION" in error.args[0].name():  # a group that is not there yet is no error
+            raise BrokerError(f"the group {group} cannot be joined: {said(error.args[0])}") from error
+
+
 def run_aggregator(
     settings: Settings, options: AggregatorOptions, stop: threading.Event, report: Callable[[Write], None]
 ) -> None:
     """Runs an aggregator until `stop` is set. Raises NamefreeError where it cannot go on."""
     check_partitions(settings)
+    check_group(settings, f"{settings.prefix}{options.group}")
     metrics = AggregatorMetrics(CollectorRegistry())
     aggregator: list[Aggregator] = []  # made within its event loop; the probes look in here
     with serve_metrics(

@@ -13,7 +13,7 @@ from model.data import Row
 from topics.codec import encode
 from topics.errors import BrokerError, WorkerError
 from topics.events import Link, Links, Outcome
-from topics.kafka import consumer, partitions_of, watermarks
+from topics.kafka import partitions_of, reader, said, watermarks
 from topics.registry import DECISIONS, LINKS, OUTCOMES, UTTERANCES, topic_name
 from topics.settings import Settings
 from workers.console import Advance
@@ -83,7 +83,7 @@ class Ears:
 
     def __init__(self, settings: Settings) -> None:
         self._topic = topic_name(settings, DECISIONS)
-        self._reader = consumer(settings, "namefree-customers")
+        self._reader = reader(settings)
         self._read_to = self._ends(partitions_of(settings, self._topic))
         self._reader.assign([TopicPartition(self._topic, *place) for place in self._read_to.items()])
 
@@ -118,7 +118,7 @@ def _sound(message: Message) -> bool:
     if error is None:
         return True
     if error.fatal() or "AUTHORIZATION" in error.name():
-        raise BrokerError(f"the decisions cannot be read: {error.name()}, {error.str()}")
+        raise BrokerError(f"the decisions cannot be read: {said(error)}")
     log.warning("reading the decisions: %s", error.str())
     return False
 

@@ -18,7 +18,7 @@ from model.selector import Request, Selector
 from topics.codec import decode
 from topics.errors import BadEvent
 from topics.events import Action, Candidate, Outcome, OutcomeKind, Utterance
-from topics.kafka import consumer, partitions_of, read_all, watermarks
+from topics.kafka import partitions_of, read_all, reader, watermarks
 from topics.registry import DECISIONS, OUTCOMES, UTTERANCES, Topic, topic_name
 from topics.settings import Settings
 from workers.joins import TELLING, DecisionHead, Offered, read_head, read_utterances
@@ -97,11 +97,11 @@ def _prior(named: str, beliefs: dict[str, float]) -> float:
 
 def _ends(settings: Settings, topic: Topic) -> dict[int, int]:
     name = topic_name(settings, topic)
-    reader = consumer(settings, "namefree-readers")
+    client = reader(settings)
     try:
-        return {p: watermarks(reader, name, p)[1] for p in partitions_of(settings, name)}
+        return {p: watermarks(client, name, p)[1] for p in partitions_of(settings, name)}
     finally:
-        reader.close()
+        client.close()
 
 
 def _outcomes(settings: Settings, end: dict[int, int]) -> dict[str, Outcome]:

@@ -16,7 +16,7 @@ from confluent_kafka import Message, TopicPartition
 
 from topics.errors import BrokerError
 from topics.events import Action, OutcomeKind
-from topics.kafka import consumer, partitions_of, watermarks
+from topics.kafka import partitions_of, reader, said, watermarks
 from topics.registry import DECISIONS, OUTCOMES, SHADOW_DECISIONS, topic_name
 from topics.settings import Settings
 from workers.joins import DecisionHead, read_head
@@ -92,7 +92,7 @@ class Feedback:
             topic_name(settings, SHADOW_DECISIONS): self._shadowed,
             topic_name(settings, OUTCOMES): self._came_out,
         }
-        self._reader = consumer(settings, "namefree-promotion")
+        self._reader = reader(settings)
         self._reader.assign(
             [
                 TopicPartition(name, partition, watermarks(self._reader, name, partition)[1])
@@ -108,7 +108,7 @@ class Feedback:
             if error is None:
                 self._readers[message.topic() or ""](message)
             elif error.fatal() or "AUTHORIZATION" in error.name():
-                raise BrokerError(f"what customers do cannot be read: {error.name()}, {error.str()}")
+                raise BrokerError(f"what customers do cannot be read: {said(error)}")
             else:
                 log.warning("reading what customers do: %s", error.str())
         for utterance_id in list(islice(self._meetings, max(0, len(self._meetings) - MAX_OPEN))):

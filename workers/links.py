@@ -26,7 +26,7 @@ from confluent_kafka.admin import OffsetSpec
 from topics.codec import Source, check_key, decode
 from topics.errors import BadEvent, WorkerError
 from topics.events import Links
-from topics.kafka import admin_client, consumer
+from topics.kafka import admin_client, reader, said
 from topics.registry import LINKS, topic_name
 from topics.settings import Settings
 from workers.failpoints import reach
@@ -52,7 +52,7 @@ class LinksTable:
         self._linked: dict[int, dict[str, tuple[str, ...]]] = {}
         self._read: dict[int, int] = {}  # partition -> the offset up to which it was read
         self._settings = settings
-        self._reader = consumer(settings, "namefree-links", **{"enable.partition.eof": True})
+        self._reader = reader(settings, **{"enable.partition.eof": True})
         self._restoring: dict[int, float] = {}  # partition -> since when, monotonic
         self._restorer: Consumer | None = None  # reads these; there is none while there are none
         self._heard_s = 0.0  # when that one last read something
@@ -102,7 +102,7 @@ class LinksTable:
 
     def _begin(self, partitions: Iterable[int]) -> None:
         if not self._restorer:
-            self._restorer = consumer(self._settings, "namefree-links", **{"enable.partition.eof": True})
+            self._restorer = reader(self._settings, **{"enable.partition.eof": True})
         self._heard_s = time.monotonic()
         for partition in partitions:
             self._linked[partition] = {}
@@ -183,7 +183,7 @@ class LinksTable:
                 ended.add(partition)
                 self._read[partition] = offset  # beyond the markers of transactions
             elif error.fatal() or "AUTHORIZATION" in error.name():
-                raise WorkerError(f"topic {self._topic} cannot be read: {error.name()}, {error.str()}")
+                raise WorkerError(f"topic {self._topic} cannot be read: {said(error)}")
             else:
                 log.warning("reading %s: %s", self._topic, error.str())
         return ended

@@ -17,7 +17,7 @@ from model.live import Watch, live_statistics, version_of
 from topics.codec import decode, encode
 from topics.errors import BadEvent, BrokerError, WorkerError
 from topics.events import LiveStatistics
-from topics.kafka import consumer, partitions_of, read_all
+from topics.kafka import partitions_of, read_all, reader
 from topics.registry import LIVE_STATISTICS, STATISTICS, topic_name
 from topics.settings import Settings
 from workers.deciding import Selecting
@@ -67,7 +67,7 @@ class LiveFollower:
         self._resume()
         partitions = partitions_of(settings, self._topic)
         self._unread = set(partitions)
-        self._reader = consumer(settings, "namefree-live", **{"enable.partition.eof": True})
+        self._reader = reader(settings, **{"enable.partition.eof": True})
         self._reader.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions])
         self._thread = threading.Thread(target=self._run, name="live-statistics", daemon=True)
         self._thread.start()

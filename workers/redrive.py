@@ -8,7 +8,7 @@ process left open and fences it, so nobody can add a marker between our reading 
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,9 +194,14 @@ class Redriver:
         self._settings = replace(settings, kafka=limits)
         self._client = producer(self._settings, f"{settings.prefix}{IDENTITY}")
         self._call("init_transactions", CALL_TIMEOUT_S)
+        self._seen: set[str] = set()
 
-    def send(self, letters: Iterable[Letter], value: bytes | None = None) -> None:
-        """One transaction: each letter's event, under its own key, and its marker."""
+    def send(self, letters: Sequence[Letter], value: bytes | None = None) -> None:
+        """One transaction: each letter's event, under its own key, and its marker. Raises BrokerError where a
+        source topic is missing, or this user may not see it."""
+        for name in {letter.event.topic for letter in letters} - self._seen:
+            partitions_of(self._settings, name)
+            self._seen.add(name)
         self._call("begin_transaction")
         for letter in letters:
             event = letter.event

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from topics.codec import Source, check_key, decode, encode
 from topics.errors import BadEvent, BrokerError, UsageError
 from topics.events import Release
-from topics.kafka import partitions_of, producer, read_all
+from topics.kafka import partitions_of, producer, read_all, said
 from topics.registry import RELEASES, topic_name
 from topics.settings import Settings
 from workers.failpoints import reach
@@ -149,7 +149,7 @@ def _write(settings: Settings, key: str, release: Release | None) -> None:
     name = topic_name(settings, RELEASES)
     answers = _deliver(producer(settings), name, key, encode(release) if release else None)
     if answers != [None]:
-        why = answers[0] if answers else f"no answer within {DELIVERY_TIMEOUT_S:.0f} s"
+        why = said(answers[0]) if answers and answers[0] else f"no answer within {DELIVERY_TIMEOUT_S:.0f} s"
         what = f"release {release.release}" if release else "the end of a trial"
         raise BrokerError(f"{what} was not written under {key!r} of {name}: {why}")
     reach("releases.after_event")

@@ -11,7 +11,7 @@ from contextlib import closing
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from topics.errors import BrokerError, WorkerError
-from topics.kafka import REACH_TIMEOUT_S, consumer, read_all, read_between, watermarks
+from topics.kafka import REACH_TIMEOUT_S, consumer, read_all, read_between, said, watermarks
 from topics.registry import DECISIONS, OUTCOMES, STATISTICS, Topic, topic_name
 from topics.settings import Settings
 from workers.fold_store import newest_of
@@ -49,7 +49,9 @@ class Restoration:
                 if begun:
                     self._read_again(client, begun, window_ms)
             except KafkaException as error:
-                raise BrokerError(f"{self._settings.bootstrap} does not answer: {error.args[0].str()}") from error
+                raise BrokerError(
+                    f"partitions cannot be restored from {self._settings.bootstrap}: {said(error.args[0])}"
+                ) from error
         return folds
 
     def _written(

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from model.fulfilment import Asks
 from topics.errors import BrokerError
-from topics.kafka import admin_client, cluster_topics
+from topics.kafka import admin_client, cluster_topics, missing
 from topics.registry import (
     DEAD_LETTERS,
     DECISIONS,
@@ -153,7 +153,7 @@ def check_router_topics(settings: Settings) -> None:
     for topic in (UTTERANCES, LINKS, SKILLS, DECISIONS, SHADOW_DECISIONS, DEAD_LETTERS, RELEASES):
         name = topic_name(settings, topic)
         if name not in there:
-            raise BrokerError(f"topic {name} is missing at {settings.bootstrap}: run `namefree topics create`")
+            raise BrokerError(missing(settings, name))
     requests, links = (there[topic_name(settings, topic)] for topic in (UTTERANCES, LINKS))
     if requests != links:
         raise BrokerError(

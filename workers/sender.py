@@ -1,9 +1,11 @@
 """Sends many messages and knows that every one arrived."""
 
-from confluent_kafka import KafkaError, Message
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from topics.errors import BrokerError
-from topics.kafka import producer
+from topics.kafka import producer, said
 from topics.settings import Settings
 
 FLUSH_TIMEOUT_S = 60.0  # longer than a broker's restart, shorter than an operator's patience
@@ -22,10 +24,15 @@ class Sender:
         under the key of a compacted topic. Raises BrokerError."""
         while True:
             try:
-                self._producer.produce(topic, value, key, on_delivery=self._delivered)
+                self._producer.produce(topic, value, key, on_delivery=partial(self._delivered, topic))
                 break
             except BufferError:
                 self.poll(0.1)
+            except KafkaException as error:  # an earlier message has failed, and for good
+                self.poll()
+                raise BrokerError(
+                    f"a message could not be sent to {self._settings.bootstrap}: {topic}: {said(error.args[0])}"
+                ) from error
         self.poll()
 
     def poll(self, timeout_s: float = 0.0) -> None:
@@ -44,6 +51,6 @@ class Sender:
                 f"within {FLUSH_TIMEOUT_S:.0f} s"
             )
 
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._failed = f"{message.topic()}: {error.str()}"
+    def _delivered(self, topic: str, error: KafkaError | None, _message: Message) -> None:
+        if error is not None and self._failed is None:  # the first one tells why, and the others that it failed
+            self._failed = f"{topic}: {said(error)}"

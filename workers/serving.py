@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from model.bundle import read_manifest
 from topics.errors import BadBundle, BadEvent, WorkerError
 from topics.events import Release
-from topics.kafka import consumer
+from topics.kafka import reader
 from topics.registry import RELEASES, topic_name
 from topics.settings import Settings
 from workers.canary import Lineup, Trial
@@ -83,7 +83,7 @@ class ReleaseFollower:
         self._recorded: dict[str, Release] = {}  # by id
         self._failure: BaseException | None = None
         self._closing = threading.Event()
-        self._reader = consumer(settings, "namefree-releases")
+        self._reader = reader(settings)
         self._reader.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
         self._thread = threading.Thread(target=self._run, name="releases", daemon=True)
         self._thread.start()

@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartitio
 from topics.codec import Source, check_key, decode
 from topics.errors import BadEvent, WorkerError
 from topics.events import SkillCard
-from topics.kafka import consumer, partitions_of, read_all
+from topics.kafka import partitions_of, read_all, reader, said
 from topics.registry import SKILLS, topic_name
 from topics.settings import Settings
 from workers.deciding import Selecting
@@ -53,7 +53,7 @@ class SkillsFollower:
         self._metrics = metrics
         self._cards: dict[str, SkillCard | None] = {}
         self._behind: list[_Behind] = []
-        self._reader = consumer(settings, "namefree-skills", **{"enable.partition.eof": True})
+        self._reader = reader(settings, **{"enable.partition.eof": True})
         partitions = partitions_of(settings, self._topic)
         self._reader.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions])
         self._restore(set(partitions), stop)
@@ -107,7 +107,7 @@ class SkillsFollower:
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended.add(place_of(message)[0])
             elif error.fatal() or "AUTHORIZATION" in error.name():
-                raise WorkerError(f"topic {self._topic} cannot be read: {error.name()}, {error.str()}")
+                raise WorkerError(f"topic {self._topic} cannot be read: {said(error)}")
             else:
                 log.warning("reading %s: %s", self._topic, error.str())
         return ended

@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from topics.errors import WorkerError
-from topics.kafka import made
+from topics.kafka import made, said
 from topics.registry import UTTERANCES, topic_name
 from topics.settings import Settings, consumer_config
 from workers.failpoints import reach
@@ -149,7 +149,7 @@ class UtteranceSource:
     def _judge(self, error: KafkaError) -> None:
         """The client heals most reading errors by itself; what it cannot heal ends the process."""
         if verdict(error) is Verdict.EXIT and (error.fatal() or "AUTHORIZATION" in error.name()):
-            raise WorkerError(f"topic {self._topic} cannot be read: {error.name()}, {error.str()}")
+            raise WorkerError(f"topic {self._topic} cannot be read: {said(error)}")
         self._warn(error)
 
     def _warn(self, error: KafkaError) -> None:

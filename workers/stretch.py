@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from topics.errors import BrokerError, UsageError
-from topics.kafka import REACH_TIMEOUT_S, consumer, partitions_of, watermarks
+from topics.kafka import REACH_TIMEOUT_S, partitions_of, reader, said, watermarks
 from topics.registry import UTTERANCES, topic_name
 from topics.settings import Settings
 
@@ -57,17 +57,17 @@ def stretch_between(settings: Settings, start: Edge | None = None, end: Edge | N
     """
     topic = topic_name(settings, UTTERANCES)
     partitions = partitions_of(settings, topic)
-    reader = consumer(settings, "namefree-readers")
+    client = reader(settings)
     try:
-        marks = {p: watermarks(reader, topic, p) for p in partitions}
+        marks = {p: watermarks(client, topic, p) for p in partitions}
         low = {p: mark[0] for p, mark in marks.items()}
         high = {p: mark[1] for p, mark in marks.items()}
-        first = _offsets(reader, topic, start, low, high)
-        last = _offsets(reader, topic, end, high, high)
+        first = _offsets(client, topic, start, low, high)
+        last = _offsets(client, topic, end, high, high)
     except KafkaException as error:
-        raise BrokerError(f"the offsets of topic {topic} cannot be read: {error.args[0].str()}") from error
+        raise BrokerError(f"the offsets of topic {topic} cannot be read: {said(error.args[0])}") from error
     finally:
-        reader.close()
+        client.close()
     return _clamped(first, last, low, high)
 
 

@@ -38,7 +38,7 @@ def test_creating_again_creates_nothing(settings: Settings) -> None:
 def test_each_missing_topic_is_named(settings: Settings) -> None:
     missing = check_topics(settings)
     assert len(missing) == len(TOPICS)
-    assert f"topic {settings.prefix}utterances is missing: run `namefree topics create`" in missing
+    assert f"topic {settings.prefix}utterances is missing: run `namefree topics create`" in "\n".join(missing)
 
 
 def test_other_partitions_and_cleanup_are_named(settings: Settings) -> None:

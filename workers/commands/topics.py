@@ -1,7 +1,9 @@
-"""`namefree topics`: create the topics and check them on the cluster."""
+"""`namefree topics`: create the topics, check them on the cluster, and say who needs which rights there."""
 
 import click
+import msgspec
 
+from topics.acls import COMMANDS, needed
 from topics.errors import BrokerError
 from topics.registry import TOPICS, check_topics, create_topics
 from topics.settings import Settings
@@ -16,6 +18,7 @@ def command() -> None:
     Example:
       namefree topics create --partitions 6
       namefree topics check
+      namefree topics acls --worker route --principal User:router
     """
 
 
@@ -67,3 +70,33 @@ def check(settings: Settings, as_json: bool) -> None:
     if differences:
         raise BrokerError(f"{len(differences)} differences on {settings.bootstrap}")
     click.echo(f"all {len(TOPICS)} topics are as they should be", err=True)
+
+
+@command.command("acls")
+@click.option(
+    "--worker",
+    "workers",
+    multiple=True,
+    metavar="COMMAND",
+    help=f"Whose rights, as often as wanted: {', '.join(COMMANDS)}.  [default: all of them]",
+)
+@click.option("--principal", help="Who is to have them, as User:router.  [default: User:COMMAND]")
+@click.option("--group", default="", help="The --group that the worker is started with, if it is another.")
+@json_option
+@click.pass_obj
+def acls(settings: Settings, workers: tuple[str, ...], principal: str | None, group: str, as_json: bool) -> None:
+    """The rights that a command needs on a cluster with an authorizer, no more and no less, with the prefix in
+    them: as calls of Kafka's own tool, to which an administrator adds a --command-config. Asks no broker.
+
+    \b
+    Example:
+      namefree topics acls --worker route --principal User:router
+      namefree topics acls --worker "dead-letters redrive" --json
+    """
+    found = {name: needed(settings, name, group) for name in workers or COMMANDS}
+    if as_json:
+        print_json({name: msgspec.to_builtins(rights) for name, rights in found.items()})
+        return
+    for name, rights in found.items():
+        for right in rights:
+            click.echo(right.line(principal or f"User:{name.replace(' ', '-')}", settings.bootstrap))
