@@ -74,6 +74,10 @@ class Variant(Struct, frozen=True, kw_only=True):
 
 
 VARIANTS = {
+    "CanFulfill": Variant(
+        told="beside the shortlister's score CanFulfill by the cards alone", groups=("fulfilment",)
+    ),
+    "intents, CanFulfill": Variant(told="and the request read", groups=("intents", "fulfilment")),
     "text": Variant(told="the shortlister's text score, wording, phrases, cards", groups=("text",)),
     "+ links": Variant(told="and links, with their habits", groups=("text", "links")),
     "+ intents, slots": Variant(told="and the request read", groups=("text", "links", "intents")),
