@@ -139,7 +139,7 @@ class Feedback:
     def _came_out(self, message: Message) -> None:
         try:
             head = msgspec.json.decode(message.value() or b"", type=OutcomeHead)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # the aggregator complains of malformed ones
         if (meeting := self._meeting(head.utterance_id)).outcome is None:
             meeting.outcome = head.outcome

@@ -70,7 +70,7 @@ class Gains:
             return None
         try:
             fold = _head(value)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadEvent(f"{error}", "invalid") from error
         if end_of(fold.bucket, fold.minutes) < now_ms - self._kept_ms:
             self._known.pop(key, None)

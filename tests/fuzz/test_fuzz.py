@@ -16,6 +16,7 @@ from topics.codec import decode
 from topics.errors import BadBundle, BadEvent
 from topics.events import MAX_EVENT_BYTES, MAX_FOLD_BYTES, Decision, StatisticsFold, Utterance
 from workers.joins import read_head
+from workers.live_folds import Gains
 from workers.records import Record, read_decision
 
 LARGE_S = 2.0  # of processor time for a quarter of the largest fold
@@ -71,6 +72,9 @@ def test_deep_nesting_is_a_refusal_on_every_path() -> None:
         topic = partition = offset = lambda self: 0
 
     assert read_head(Told()) is None  # type: ignore[arg-type]  # as the client's message
+    deep_fold = real_events()[5][:-1] + deep[deep.index(b', "more"') :]
+    with pytest.raises(BadEvent):
+        Gains(1e9).take(b"2026-11-22T19/1", deep_fold, 1_795_369_000_000)
 
 
 def _many_keys_and_a_twin(limit: int) -> bytes:
