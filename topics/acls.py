@@ -91,7 +91,7 @@ COMMANDS: dict[str, Rights] = {
     "releases promote": Rights(reads=(RELEASES, DECISIONS, SHADOW_DECISIONS, OUTCOMES), writes=(RELEASES,)),
     "releases list": Rights(reads=(RELEASES,)),
     "ask": Rights(reads=(RELEASES,)),
-    "replay": Rights(reads=(UTTERANCES, LINKS, DECISIONS, OUTCOMES, RELEASES)),
+    "replay": Rights(reads=(UTTERANCES, LINKS, DECISIONS, OUTCOMES, RELEASES, SKILLS)),
     "simulate": Rights(reads=(DECISIONS,), writes=(UTTERANCES, LINKS, OUTCOMES)),
     "catalogue load": Rights(writes=(SKILLS,)),
     "skills remove": Rights(reads=(SKILLS, RELEASES), writes=(SKILLS,)),

@@ -25,7 +25,7 @@ READERS = "namefree-readers"  # the group of whoever reads without being a membe
 REACH_TIMEOUT_S = 10.0
 RIGHTS_REMEDY = ": give the user the right, see `namefree topics acls`"
 # what a producer says of a message once another could not be written, nearly always for want of a right
-HIDE_THE_CAUSE = (KafkaError._PURGE_QUEUE, KafkaError._INCONSISTENT)
+HIDE_THE_CAUSE = (KafkaError._PURGE_QUEUE, KafkaError._INCONSISTENT, KafkaError._GAPLESS_GUARANTEE)
 UNSEEN_REMEDY = ", or give the user the right to see it: `namefree topics acls`"
 WHY_TIMEOUT_S = 2.0  # what is wrong with a password or a certificate is said within one
 
