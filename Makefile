@@ -26,8 +26,10 @@ setup: $(INSTALLED) $(FETCHED)  ## .venv, namefree and its tools in it, and the 
 demo: setup  ## the whole loop, once around; DATA=dir: on that data folder
 	$(BIN)/namefree demo $(if $(DATA),--data "$(DATA)")
 
-test: setup  ## every test, in two processes
-	$(BIN)/pytest -n 2 --dist loadfile
+# Three, as they often wait for a broker, and in the order of the files: the long ones are in the middle, so that
+# none of the three has one left at the end.
+test: setup  ## every test, in three processes
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 faults: setup  ## kills, freezes and starves the workers; SEED=7, N=1000000 utterances, FAULTS=200
 	$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(N),--utterances $(N)) $(if $(FAULTS),--faults $(FAULTS)) $(if $(PROTOCOL),--protocol $(PROTOCOL))
