@@ -15,6 +15,7 @@ from confluent_kafka import KafkaException
 from tests.conftest import WaitUntil
 from topics.errors import UsageError, WorkerError
 from workers.failpoints import CALLS, PLACES, VARIABLE, arm, reach
+from workers.transactions import Verdict, verdict
 
 ROOT = Path(__file__).parents[2]
 WALK = """
@@ -93,7 +94,7 @@ def test_errors_are_raised_as_told() -> None:
         reach("router.after_poll")
     with pytest.raises(KafkaException) as lost:
         reach("router.after_decode")
-    assert lost.value.args[0].txn_requires_abort()
+    assert verdict(lost.value.args[0]) is Verdict.ABORT
     with pytest.raises(KafkaException) as passing:
         reach("router.after_decide")
     assert passing.value.args[0].retriable()
