@@ -11,12 +11,12 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from topics.errors import WorkerError
-from topics.kafka import made, said
+from topics.kafka import ends_reading, made, said
 from topics.registry import UTTERANCES, topic_name
 from topics.settings import Settings, consumer_config
 from workers.failpoints import reach
 from workers.metrics import RouterMetrics
-from workers.transactions import TransactionLost, Verdict, verdict
+from workers.transactions import TransactionLost
 
 log = logging.getLogger("namefree.source")
 
@@ -26,6 +26,7 @@ second. Longer makes larger transactions at low rates, shorter burns the process
 
 LAG_EVERY_S = 1.0  # a gauge is scraped every few seconds
 WARN_EVERY_S = 10.0  # a broker that is away says so many times a second
+UNREAD_S = 45.0  # longer than a killed router's transaction stays open, and than a broker's restart
 
 # the new protocol leaves these to the broker, and its client refuses them
 CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
@@ -49,6 +50,7 @@ class UtteranceSource:
         self._metrics = metrics
         self._owned: set[int] = set()
         self._paused: set[int] = set()  # owned, and not to be read yet
+        self._unread: dict[int, float] = {}  # partition -> since when it may be read, until the broker lets us
         self._joined = False
         self._first: dict[int, int] = {}  # partition -> first offset of the batch in hand
         self._last: dict[int, int] = {}  # partition -> last offset handed out
@@ -75,6 +77,7 @@ class UtteranceSource:
         if ready:
             self._consumer.resume([TopicPartition(self._topic, partition) for partition in ready])
             self._paused -= ready
+            self._unread.update(dict.fromkeys(ready, time.monotonic()))
 
     def poll(self) -> list[Message]:
         """The next batch of what is not paused, perhaps empty, after at most POLL_S. Raises WorkerError where
@@ -121,9 +124,19 @@ class UtteranceSource:
         places = [TopicPartition(self._topic, partition) for partition in self._owned]
         for place in self._consumer.position(places) if places else []:
             _low, high = self._consumer.get_watermark_offsets(place, cached=True)
+            if high >= 0:  # the broker has answered a fetch
+                self._unread.pop(place.partition, None)
             if place.offset >= 0 and high >= 0:
                 gauge = self._metrics.lag.labels(UTTERANCES.name, place.partition)
                 gauge.set(max(0, high - place.offset))
+        late = sorted(partition for partition, since_s in self._unread.items() if now_s - since_s > UNREAD_S)
+        if late and now_s >= self._warn_due_s:
+            self._warn_due_s = now_s + WARN_EVERY_S
+            log.error(
+                "%s%s are ours for %.0f s and the broker does not let us begin: most likely a transaction that "
+                "never ended holds the group's offsets: look with `kafka-transactions.sh find-hanging`",
+                self._topic, late, now_s - min(self._unread[partition] for partition in late),
+            )  # fmt: skip
 
     def close(self) -> None:
         """Leaves the group, so that the others take over at once."""
@@ -148,7 +161,7 @@ class UtteranceSource:
 
     def _judge(self, error: KafkaError) -> None:
         """The client heals most reading errors by itself; what it cannot heal ends the process."""
-        if verdict(error) is Verdict.EXIT and (error.fatal() or "AUTHORIZATION" in error.name()):
+        if ends_reading(error):
             raise WorkerError(f"topic {self._topic} cannot be read: {said(error)}")
         self._warn(error)
 
@@ -184,6 +197,7 @@ class UtteranceSource:
         for place in partitions:
             self._owned.discard(place.partition)
             self._paused.discard(place.partition)
+            self._unread.pop(place.partition, None)
             self._last.pop(place.partition, None)
             self._metrics.lag.remove(UTTERANCES.name, str(place.partition))
 

@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 from tests.workers.doubles import SLOW
 from tests.workers.marketplace import START_S, Marketplace, Pair, ask, link
 from topics.codec import encode
-from topics.kafka import consumer, read_all
+from topics.kafka import consumer, producer, read_all
 from topics.registry import LINKS, RELEASES, UTTERANCES, topic_name
+from workers import source
 from workers.metrics import RouterMetrics
 from workers.router_process import RouterOptions, group_id, transactional_id
 from workers.source import UtteranceSource
@@ -155,3 +156,37 @@ def test_offsets_are_committed_with_the_decisions(market: Marketplace) -> None:
     places = reader.committed([TopicPartition(name, partition) for partition in range(2)], START_S)
     assert sum(place.offset for place in places) == 100 == len(market.decisions(100))
     reader.close()
+
+
+def test_a_topic_full_of_another_kind_of_events_is_not_drained_into_the_dead_letters(market: Marketplace) -> None:
+    """Somebody's producer writes links where utterances belong: half a window of them is enough."""
+    market.publish("one")
+    wrong = [link(f"c-{number % 50}", "a") for number in range(12_000)]
+    market.send(UTTERANCES, wrong)
+    router = market.thread(batch=1_000)
+    market.until(router.is_over, "the router ends")
+    assert "events could not be taken, the ceiling is a share of 0.5 (--max-dead-share)" in str(router.error)
+    assert 5_000 <= router.dead() < 7_000
+    assert len(market.letters(router.dead())) == router.dead()  # nothing is lost: the rest is still on its topic
+
+
+def test_partitions_that_an_unfinished_transaction_holds_are_named(
+    market: Marketplace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker gives no position out while offsets of it are pending: a router waits, and must not do so in
+    silence."""
+    monkeypatch.setattr(source, "UNREAD_S", 0.5)
+    market.publish("one")
+    market.ask(0, 20)
+    name, group = topic_name(market.settings, UTTERANCES), group_id(market.settings, RouterOptions())
+    holds = producer(market.settings, "unfinished")
+    holds.init_transactions(START_S)
+    holds.begin_transaction()
+    with closing(consumer(market.settings, group)) as nobody:
+        metadata = nobody.consumer_group_metadata()
+        holds.send_offsets_to_transaction([TopicPartition(name, 1, 0)], metadata, START_S)
+    router = market.thread()
+    # the client asks for both positions in one, and has neither
+    market.until(lambda: f"{name}[0, 1] are ours for" in caplog.text, "the partitions are named")
+    holds.abort_transaction(START_S)
+    market.until_decided(router, 20)
