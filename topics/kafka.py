@@ -114,9 +114,19 @@ def _why_unreached(settings: Settings, error: KafkaError) -> str:
     return f"{where} ({without_secrets(settings, words)}): {REMEDIES[code]}"
 
 
+def is_forbidden(error: KafkaError) -> bool:
+    """Whether it is for want of a right."""
+    return "AUTHORIZATION" in error.name()
+
+
+def ends_reading(error: KafkaError) -> bool:
+    """Whether a reader that goes on would read nothing any more; the client heals all others by itself."""
+    return error.fatal() or is_forbidden(error)
+
+
 def said(error: KafkaError) -> str:
     """An error's name and words on one line, and what to do where it is for want of a right."""
-    remedy = RIGHTS_REMEDY if "AUTHORIZATION" in error.name() or error.code() in HIDE_THE_CAUSE else ""
+    remedy = RIGHTS_REMEDY if is_forbidden(error) or error.code() in HIDE_THE_CAUSE else ""
     return f"{error.name()}, {' '.join(error.str().split())}{remedy}"
 
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
 from topics.errors import BrokerError, NamefreeError, WorkerError
-from topics.kafka import REACH_TIMEOUT_S, admin_client, partitions_of, said
+from topics.kafka import REACH_TIMEOUT_S, admin_client, is_forbidden, partitions_of, said
 from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, topic_name
 from topics.settings import Settings
 from workers.failpoints import reach
@@ -344,7 +344,7 @@ def check_group(settings: Settings, group: str) -> None:
     try:
         admin.describe_consumer_groups([group], request_timeout=REACH_TIMEOUT_S)[group].result()
     except KafkaException as error:
-        if "AUTHORIZATION" in error.args[0].name():  # a group that is not there yet is no error
+        if is_forbidden(error.args[0]):  # a group that is not there yet is no error
             raise BrokerError(f"the group {group} cannot be joined: {said(error.args[0])}") from error
 
 

@@ -13,7 +13,7 @@ from model.data import Row
 from topics.codec import encode
 from topics.errors import BrokerError, WorkerError
 from topics.events import Link, Links, Outcome
-from topics.kafka import partitions_of, reader, said, watermarks
+from topics.kafka import ends_reading, partitions_of, reader, said, watermarks
 from topics.registry import DECISIONS, LINKS, OUTCOMES, UTTERANCES, topic_name
 from topics.settings import Settings
 from workers.console import Advance
@@ -117,7 +117,7 @@ def _sound(message: Message) -> bool:
     error = message.error()
     if error is None:
         return True
-    if error.fatal() or "AUTHORIZATION" in error.name():
+    if ends_reading(error):
         raise BrokerError(f"the decisions cannot be read: {said(error)}")
     log.warning("reading the decisions: %s", error.str())
     return False

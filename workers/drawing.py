@@ -74,25 +74,31 @@ def svg(figure: Figure, name: str, title: str) -> str:
     return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1).strip()
 
 
+def diagonal(x: str, y: str) -> tuple[Figure, Axes]:
+    """A square for shares against probabilities, with the line on which both are the same."""
+    figure = Figure((5.2, 4.4), layout="constrained")
+    ax = figure.subplots()
+    ax.plot((0, 1), (0, 1), "--", color=INK, alpha=0.45, linewidth=1)
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.set_aspect("equal")
+    ax.set_xlim(-0.02, 1.04)
+    ax.set_ylim(-0.02, 1.04)
+    percent(ax, "x")
+    percent(ax, "y")
+    return figure, ax
+
+
 def reliability(series: Sequence[tuple[str, str, Sequence[Bin]]], title: str) -> str:
     """The share that was right against the probability that was told, for each of (name, colour, bins); the larger
     the dot, the more answers, and the diagonal is a perfect match."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure((5.2, 4.4), layout="constrained")
-        ax = figure.subplots()
-        ax.plot((0, 1), (0, 1), "--", color=INK, alpha=0.45, linewidth=1)
+        figure, ax = diagonal("first probability of the decision", "share that was right")
         for name, colour, bins in series:
             x, y = [part.probability for part in bins], [part.right for part in bins]
             total = max(1, sum(part.count for part in bins))
             ax.plot(x, y, color=colour, linewidth=1.5)
             ax.scatter(x, y, [18 + 240 * part.count / total for part in bins], color=colour, alpha=0.75)
             ax.plot([], [], "o-", color=colour, label=name)
-        ax.set_xlabel("first probability of the decision")
-        ax.set_ylabel("share that was right")
-        ax.set_aspect("equal")
-        ax.set_ylim(-0.02, 1.04)
-        ax.set_xlim(-0.02, 1.04)
-        percent(ax, "y")
-        percent(ax, "x")
         figure.legend(loc="outside upper right", ncols=2)
         return svg(figure, "reliability", title)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from workers.drawing import BAD, FAINT, FIRST, INK, MEANT, SECOND, STYLE, WIDTH, percent, svg
+from workers.drawing import BAD, FAINT, FIRST, INK, MEANT, SECOND, STYLE, WIDTH, diagonal, percent, svg
 
 Values = Mapping[str, Any]
 COLOURS = (FIRST, BAD, MEANT, SECOND)
@@ -103,9 +103,7 @@ def weights(systems: Mapping[str, Values]) -> str:
 def reliability(systems: Mapping[str, Values]) -> str:
     """How often a linked skill was meant against the weight that it got; the diagonal is a perfect match."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure((5.4, 4.6), layout="constrained")
-        ax = figure.subplots()
-        ax.plot((0, 1), (0, 1), "--", color=INK, alpha=0.45, linewidth=1)
+        figure, ax = diagonal("attention weight", "share that was meant")
         for colour, (name, found) in zip(reversed(COLOURS), systems.items(), strict=False):
             links, intended, mass = (np.asarray(found[field]) for field in ("links", "intended", "mass"))
             there = links > 0
@@ -114,13 +112,6 @@ def reliability(systems: Mapping[str, Values]) -> str:
             ax.plot(x, y, color=colour, linewidth=1.5)
             ax.scatter(x, y, size, color=colour, alpha=0.75)
             ax.plot([], [], "o-", color=colour, label=name)
-        ax.set_xlabel("attention weight")
-        ax.set_ylabel("share that was meant")
-        ax.set_aspect("equal")
-        ax.set_xlim(-0.02, 1.04)
-        ax.set_ylim(-0.02, 1.04)
-        percent(ax, "x")
-        percent(ax, "y")
         figure.legend(loc="outside upper right", ncols=3)
         return svg(figure, "reliability", "Attention weights against how often the linked skill was meant")
 

@@ -16,7 +16,7 @@ from confluent_kafka import Message, TopicPartition
 
 from topics.errors import BrokerError
 from topics.events import Action, OutcomeKind
-from topics.kafka import partitions_of, reader, said, watermarks
+from topics.kafka import ends_reading, partitions_of, reader, said, watermarks
 from topics.registry import DECISIONS, OUTCOMES, SHADOW_DECISIONS, topic_name
 from topics.settings import Settings
 from workers.joins import DecisionHead, read_head
@@ -107,7 +107,7 @@ class Feedback:
             error = message.error()
             if error is None:
                 self._readers[message.topic() or ""](message)
-            elif error.fatal() or "AUTHORIZATION" in error.name():
+            elif ends_reading(error):
                 raise BrokerError(f"what customers do cannot be read: {said(error)}")
             else:
                 log.warning("reading what customers do: %s", error.str())

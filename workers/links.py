@@ -26,7 +26,7 @@ from confluent_kafka.admin import OffsetSpec
 from topics.codec import Source, check_key, decode
 from topics.errors import BadEvent, WorkerError
 from topics.events import Links
-from topics.kafka import admin_client, reader, said
+from topics.kafka import admin_client, ends_reading, reader, said
 from topics.registry import LINKS, topic_name
 from topics.settings import Settings
 from workers.failpoints import reach
@@ -182,7 +182,7 @@ class LinksTable:
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended.add(partition)
                 self._read[partition] = offset  # beyond the markers of transactions
-            elif error.fatal() or "AUTHORIZATION" in error.name():
+            elif ends_reading(error):
                 raise WorkerError(f"topic {self._topic} cannot be read: {said(error)}")
             else:
                 log.warning("reading %s: %s", self._topic, error.str())

@@ -17,7 +17,7 @@ from model.live import Watch, live_statistics, version_of
 from topics.codec import decode, encode
 from topics.errors import BadEvent, BrokerError, WorkerError
 from topics.events import LiveStatistics
-from topics.kafka import partitions_of, read_all, reader
+from topics.kafka import ends_reading, partitions_of, read_all, reader, said
 from topics.registry import LIVE_STATISTICS, STATISTICS, topic_name
 from topics.settings import Settings
 from workers.deciding import Selecting
@@ -111,8 +111,8 @@ class LiveFollower:
             self._take(message)
         elif error.code() == KafkaError._PARTITION_EOF:
             self._unread.discard(place_of(message)[0])
-        elif error.fatal() or "AUTHORIZATION" in error.name():
-            raise WorkerError(f"topic {self._topic} cannot be read: {error.name()}, {error.str()}")
+        elif ends_reading(error):
+            raise WorkerError(f"topic {self._topic} cannot be read: {said(error)}")
         else:
             log.warning("reading %s: %s", self._topic, error.str())
 

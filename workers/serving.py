@@ -79,7 +79,7 @@ class ReleaseFollower:
         self._served: dict[str, _Served] = {}  # by key; replaced whole, so the loop sees the old or the new
         self._wanted: dict[str, Release] = {}
         self._try_s: dict[str, float] = {}
-        self._earlier: list[Release] = []  # what stood under `current` before, the newest last
+        self._earlier: list[Release] = []  # stood under `current` before anything served, the newest last
         self._recorded: dict[str, Release] = {}  # by id
         self._failure: BaseException | None = None
         self._closing = threading.Event()
@@ -133,7 +133,7 @@ class ReleaseFollower:
         if key not in SERVING_KEYS:
             self._recorded[key] = release
             return
-        if key == CURRENT and CURRENT in self._wanted:
+        if key == CURRENT and CURRENT in self._wanted and CURRENT not in self._served:
             self._earlier.append(self._wanted[CURRENT])
         self._wanted[key] = release
         self._try_s[key] = 0.0

@@ -18,7 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message, TopicPartitio
 from topics.codec import Source, check_key, decode
 from topics.errors import BadEvent, WorkerError
 from topics.events import SkillCard
-from topics.kafka import partitions_of, read_all, reader, said
+from topics.kafka import ends_reading, partitions_of, read_all, reader, said
 from topics.registry import SKILLS, topic_name
 from topics.settings import Settings
 from workers.deciding import Selecting
@@ -106,7 +106,7 @@ class SkillsFollower:
                 self._keep(message)
             elif error.code() == KafkaError._PARTITION_EOF:
                 ended.add(place_of(message)[0])
-            elif error.fatal() or "AUTHORIZATION" in error.name():
+            elif ends_reading(error):
                 raise WorkerError(f"topic {self._topic} cannot be read: {said(error)}")
             else:
                 log.warning("reading %s: %s", self._topic, error.str())

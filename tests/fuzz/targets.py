@@ -48,7 +48,8 @@ KINDS: tuple[type[events.Event], ...] = (
     events.DeadLetter,
     events.Redriven,
 )
-SETTINGS = Settings(prefix="fuzz.")
+SETTINGS = Settings()
+GOLDEN = Path(__file__).parent.parent / "topics" / "golden"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Message:
     """A message as the client gives one."""
 
     data: bytes | None
-    name: str = "fuzz.utterances"
+    name: str = "utterances"
     head: Any = field(default_factory=list)
 
     def value(self) -> bytes | None:
@@ -148,50 +149,9 @@ def _words(data: bytes) -> None:
             read(text)
 
 
-def real_events() -> tuple[bytes, ...]:
-    """One of each kind, with all that it can carry."""
-    asked: dict[str, Any] = {"event_time_ms": 1_795_369_000_000, "utterance_id": "u-1", "customer_id": "c-1"}
-    card = sample_cards()[0]
-    candidate = events.Candidate(
-        skill_id="rides:acorn",
-        score=3.1,
-        probability=0.9,
-        linked=True,
-        attention=0.9,
-        intent="go",
-        slots={"a": "b"},
-    )
-    counts = events.SkillStatistics(linked=events.SkillCounts(chosen=3, offered=[1, 2], accepted=2))
-    made: tuple[events.Event, ...] = (
-        events.Utterance(**asked, text="get me a car", linked=("rides:acorn",)),
-        events.Links(event_time_ms=1, customer_id="c-1", linked=(events.Link("rides:acorn", 5),)),
-        card,
-        events.Decision(**asked, action=events.Action.LAUNCH, skill_id="rides:acorn", candidates=(candidate,)),
-        events.Outcome(**asked, outcome=events.OutcomeKind.CORRECTED, skill_id="rides:oak"),
-        events.StatisticsFold(
-            event_time_ms=1,
-            bucket="2026-11-22T19",
-            partition=1,
-            offsets={"decisions": 7},
-            decisions=3,
-            skills={"rides:acorn": counts},
-            taken_instead={"rides:acorn": {"rides:oak": 1}},
-        ),
-        events.LiveStatistics(event_time_ms=1, version="v", factors={"rides:acorn": -1.5}, offsets={"d/0": 7}),
-        events.Release(event_time_ms=1, release="r", bundle="/b", digest="0" * 64, measures={"top1": 0.8}),
-        events.DeadLetter(
-            event_time_ms=1,
-            reason="not_json",
-            message="no",
-            topic="fuzz.utterances",
-            partition=0,
-            offset=7,
-            source_key=b"c-1",
-            source_value=b"{}",
-        ),
-        events.Redriven(event_time_ms=1, letter_time_ms=1, topic="fuzz.utterances"),
-    )
-    return tuple(encode(one) for one in made)
+def real_events() -> dict[str, bytes]:
+    """What the codec is held to for good, by kind: one event of each, with all that it can carry."""
+    return {path.name.partition(".")[0]: path.read_bytes().strip() for path in sorted(GOLDEN.glob("*.1.json"))}
 
 
 def sample_cards() -> list[events.SkillCard]:
@@ -297,7 +257,7 @@ def load_tensors(data: bytes) -> object:
 
 def targets(forger: Forger) -> list[Target]:
     """All of them. A forged bundle takes milliseconds, an event microseconds: hence the shares."""
-    seeds = real_events()
+    seeds = tuple(real_events().values())
     found = [
         Target(f"codec.{kind.__name__}", (seed, *seeds), _codec(kind), (BadEvent,), 50.0, 6.0)
         for kind, seed in zip(KINDS, seeds, strict=True)

@@ -30,7 +30,7 @@ def test_nothing_but_refusals_comes_of_rubbish() -> None:
 
 
 def test_a_case_is_found_again_by_its_name() -> None:
-    target = Target("any", real_events(), len, (), 1.0, 1.0)
+    target = Target("any", tuple(real_events().values()), len, (), 1.0, 1.0)
     assert case_data(target, "7/3") == case_data(target, "7/3") != case_data(target, "8/3")
 
 
@@ -61,7 +61,7 @@ def test_a_crash_a_slow_case_and_a_hungry_one_are_findings() -> None:
 
 def test_deep_nesting_is_a_refusal_on_every_path() -> None:
     """Found by the first run: the quick readers of decisions had a way out that the codec has not."""
-    deep = real_events()[3][:-1] + b', "more": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    deep = real_events()["decision"][:-1] + b', "more": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"
     with pytest.raises(BadEvent, match="nested deeper"):
         read_decision(Record("decisions", 0, 0, 0, b"c-1", deep))
 
@@ -72,7 +72,7 @@ def test_deep_nesting_is_a_refusal_on_every_path() -> None:
         topic = partition = offset = lambda self: 0
 
     assert read_head(Told()) is None  # type: ignore[arg-type]  # as the client's message
-    deep_fold = real_events()[5][:-1] + deep[deep.index(b', "more"') :]
+    deep_fold = real_events()["statistics_fold"][:-1] + deep[deep.index(b', "more"') :]
     with pytest.raises(BadEvent):
         Gains(1e9).take(b"2026-11-22T19/1", deep_fold, 1_795_369_000_000)
 
