@@ -114,6 +114,17 @@ def _why_unreached(settings: Settings, error: KafkaError) -> str:
     return f"{where} ({without_secrets(settings, words)}): {REMEDIES[code]}"
 
 
+def listen(call: Callable[[float], int], seconds: float) -> int:
+    """A producer's `poll` or `flush`. Raises KafkaException where the client says there that it is past help.
+    Where a next callback finds that exception under way, Python makes a SystemError of it."""
+    try:
+        return call(seconds)
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from error
+        raise
+
+
 def is_forbidden(error: KafkaError) -> bool:
     """Whether it is for want of a right."""
     return "AUTHORIZATION" in error.name()

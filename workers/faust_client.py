@@ -57,6 +57,11 @@ class _CommittedThread(driver.AIOKafkaConsumerThread):
         with suppress(asyncio.CancelledError):
             await super().on_thread_stop()
 
+    def set_shutdown(self) -> None:
+        """Tells the main loop, unless that has been closed meanwhile: a start that was given up does not wait."""
+        if not self.parent_loop.is_closed():
+            super().set_shutdown()
+
 
 class BatchConsumer(driver.Consumer):
     """Hands on what one fetch brought of a partition as one event: `message.value` is a list of records.

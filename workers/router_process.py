@@ -31,6 +31,7 @@ from topics.registry import (
 from topics.settings import MAX_POLL_INTERVAL_MS, Settings
 from workers.asking import opened
 from workers.asking_options import AskOptions
+from workers.beginning import NEW
 from workers.dead_letters import Ceiling
 from workers.deciding import Selecting
 from workers.links import LinksTable
@@ -55,6 +56,7 @@ class RouterOptions(Struct, frozen=True, kw_only=True):
     instance: str = ""  # "": a new name at each start
     group_protocol: str = "classic"
     batch: int = 1_024
+    begin: str = NEW  # where the group has no offset
     bundle: Path | None = None  # None: follow the releases topic
     max_dead_share: float = 0.5
     metrics_host: str = "127.0.0.1"
@@ -109,7 +111,12 @@ def run_router(
         source = stack.enter_context(
             closing(
                 UtteranceSource(
-                    settings, group_id(settings, options), options.group_protocol, options.batch, metrics
+                    settings,
+                    group_id(settings, options),
+                    options.group_protocol,
+                    options.batch,
+                    metrics,
+                    options.begin,
                 )
             )
         )

@@ -6,7 +6,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from topics.errors import BrokerError
-from topics.kafka import RIGHTS_REMEDY, producer, said
+from topics.kafka import RIGHTS_REMEDY, listen, producer, said
 from topics.settings import Settings
 
 FLUSH_TIMEOUT_S = 60.0  # longer than a broker's restart, shorter than an operator's patience
@@ -55,13 +55,11 @@ class Sender:
             )
 
     def _turn(self, call: Callable[[float], int], timeout_s: float) -> int:
-        """A call that hands out acknowledgements. A producer that is past help raises within it, and its client
-        then calls the next callback on top of that, of which Python makes a SystemError."""
+        """A call that hands out acknowledgements. A producer that is past help says so within it."""
         try:
-            return call(timeout_s)
+            return listen(call, timeout_s)
         except (KafkaException, SystemError) as error:
-            cause = error if isinstance(error, KafkaException) else error.__cause__
-            why = said(cause.args[0]) if isinstance(cause, KafkaException) else f"{error}{RIGHTS_REMEDY}"
+            why = said(error.args[0]) if isinstance(error, KafkaException) else f"{error}{RIGHTS_REMEDY}"
             self._failed = self._failed or f"{self._topic}: {why}"
             return 0
 

@@ -12,8 +12,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from topics.errors import WorkerError
 from topics.kafka import ends_reading, made, said
-from topics.registry import UTTERANCES, topic_name
+from topics.registry import DECISIONS, UTTERANCES, topic_name
 from topics.settings import Settings, consumer_config
+from workers.beginning import NEW, beginning
 from workers.failpoints import reach
 from workers.metrics import RouterMetrics
 from workers.transactions import TransactionLost
@@ -24,9 +25,11 @@ POLL_S = 0.02
 """The client waits this long for a batch to fill: the most that it adds to a lone request, and 50 idle turns a
 second. Longer makes larger transactions at low rates, shorter burns the processor when idle."""
 
+BEGIN_AGAIN_S = 0.5
 LAG_EVERY_S = 1.0  # a gauge is scraped every few seconds
 WARN_EVERY_S = 10.0  # a broker that is away says so many times a second
 UNREAD_S = 45.0  # longer than a killed router's transaction stays open, and than a broker's restart
+UNTOLD_S = 60.0  # longer than a rebalance takes in which a member has died: its session, and then the others
 
 # the new protocol leaves these to the broker, and its client refuses them
 CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
@@ -35,6 +38,7 @@ CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbea
 def group_config(settings: Settings, group: str, protocol: str) -> dict[str, Any]:
     """Consumer properties for `protocol`, `classic` (cooperative-sticky) or `consumer` (KIP-848)."""
     config = consumer_config(settings, group)
+    config["auto.offset.reset"] = "error"  # see workers.beginning
     if protocol == "consumer":
         config = {name: value for name, value in config.items() if name not in CLASSIC_ONLY}
         config["group.protocol"] = "consumer"
@@ -44,14 +48,25 @@ def group_config(settings: Settings, group: str, protocol: str) -> dict[str, Any
 class UtteranceSource:
     """A member of the routers' group. `poll` hands out each message of an owned partition once, in order."""
 
-    def __init__(self, settings: Settings, group: str, protocol: str, batch: int, metrics: RouterMetrics) -> None:
-        self._topic = topic_name(settings, UTTERANCES)
+    def __init__(
+        self,
+        settings: Settings,
+        group: str,
+        protocol: str,
+        batch: int,
+        metrics: RouterMetrics,
+        begin: str = NEW,
+    ) -> None:
+        self._topic, self._decisions = topic_name(settings, UTTERANCES), topic_name(settings, DECISIONS)
+        self._begins = begin
         self._batch = batch
         self._metrics = metrics
         self._owned: set[int] = set()
         self._paused: set[int] = set()  # owned, and not to be read yet
+        self._unbegun: set[int] = set()  # owned, and nobody knows where to begin
+        self._begin_due_s = 0.0
         self._unread: dict[int, float] = {}  # partition -> since when it may be read, until the broker lets us
-        self._joined = False
+        self._untold_s: float | None = time.monotonic()  # since when the group owes us its word on what is ours
         self._first: dict[int, int] = {}  # partition -> first offset of the batch in hand
         self._last: dict[int, int] = {}  # partition -> last offset handed out
         self._lag_due_s = 0.0
@@ -68,8 +83,8 @@ class UtteranceSource:
 
     @property
     def joined(self) -> bool:
-        """True once the group has said which partitions are ours, be it none."""
-        return self._joined
+        """Whether the group has said which partitions are ours, be it none."""
+        return self._untold_s is None
 
     def resume(self, restored: frozenset[int]) -> None:
         """Lets partitions that are new be read, as far as their links are in."""
@@ -82,6 +97,7 @@ class UtteranceSource:
     def poll(self) -> list[Message]:
         """The next batch of what is not paused, perhaps empty, after at most POLL_S. Raises WorkerError where
         reading cannot go on."""
+        self._begin()
         try:
             messages = self._consumer.consume(self._batch, POLL_S)
         except KafkaException as error:
@@ -129,13 +145,26 @@ class UtteranceSource:
             if place.offset >= 0 and high >= 0:
                 gauge = self._metrics.lag.labels(UTTERANCES.name, place.partition)
                 gauge.set(max(0, high - place.offset))
+        self._warn_of_what_is_late(now_s)
+
+    def _warn_of_what_is_late(self, now_s: float) -> None:
+        """What only a broker can mend, and an operator would wait for in vain."""
+        if now_s < self._warn_due_s:
+            return
         late = sorted(partition for partition, since_s in self._unread.items() if now_s - since_s > UNREAD_S)
-        if late and now_s >= self._warn_due_s:
+        if late:
             self._warn_due_s = now_s + WARN_EVERY_S
             log.error(
                 "%s%s are ours for %.0f s and the broker does not let us begin: most likely a transaction that "
                 "never ended holds the group's offsets: look with `kafka-transactions.sh find-hanging`",
                 self._topic, late, now_s - min(self._unread[partition] for partition in late),
+            )  # fmt: skip
+        elif self._untold_s is not None and now_s - self._untold_s > UNTOLD_S:
+            self._warn_due_s = now_s + WARN_EVERY_S
+            log.error(
+                "the group has not said for %.0f s which partitions of %s are ours: it waits for a member that "
+                "does not come, or is away: look with `kafka-consumer-groups.sh --describe --members`",
+                now_s - self._untold_s, self._topic,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -149,15 +178,35 @@ class UtteranceSource:
         a message that was handed out already, or of a partition that is gone, must not be decided here.
         """
         error = message.error()
+        partition, offset = place_of(message)
+        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._unbegun.add(partition)
+            return False
         if error is not None:
             self._judge(error)
             return False
-        partition, offset = place_of(message)
         if partition not in self._owned or offset <= self._last.get(partition, -1):
             return False
         self._first.setdefault(partition, offset)
         self._last[partition] = offset
         return True
+
+    def _begin(self) -> None:
+        """Goes to the beginning of partitions of which the group has no offset, or one that is gone; again where
+        the cluster does not say. Raises WorkerError where it would be a guess."""
+        if not self._unbegun or time.monotonic() < self._begin_due_s:
+            return
+        try:
+            for partition in sorted(self._unbegun):
+                place = TopicPartition(self._topic, partition)
+                place.offset = beginning(self._consumer, place, self._decisions, self._begins)
+                # A client that was told nothing to fall back on takes no seek. Whether it is paused stays.
+                self._consumer.incremental_unassign([place])
+                self._consumer.incremental_assign([place])
+                self._unbegun.discard(partition)
+        except KafkaException as error:
+            self._begin_due_s = time.monotonic() + BEGIN_AGAIN_S
+            log.warning("where to begin in %s is not known yet: %s", self._topic, said(error.args[0]))
 
     def _judge(self, error: KafkaError) -> None:
         """The client heals most reading errors by itself; what it cannot heal ends the process."""
@@ -177,7 +226,7 @@ class UtteranceSource:
         consumer.pause(partitions)
         self._paused |= {place.partition for place in partitions}
         self._metrics.rebalances.labels("assigned").inc()
-        self._joined = True
+        self._untold_s = None
         self._owned |= {place.partition for place in partitions}
         log.info("assigned %s, now %s", _listed(partitions), sorted(self._owned))
 
@@ -191,12 +240,14 @@ class UtteranceSource:
         reach("router.lost")
         self._metrics.rebalances.labels("lost").inc()
         self._forget(partitions)
+        self._untold_s = time.monotonic()
         log.warning("lost %s: the group went on without this router", _listed(partitions))
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         for place in partitions:
             self._owned.discard(place.partition)
             self._paused.discard(place.partition)
+            self._unbegun.discard(place.partition)
             self._unread.pop(place.partition, None)
             self._last.pop(place.partition, None)
             self._metrics.lag.remove(UTTERANCES.name, str(place.partition))

@@ -17,7 +17,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from topics.errors import WorkerError
-from topics.kafka import producer, said
+from topics.kafka import listen, producer, said
 from topics.settings import Settings
 from workers.failpoints import reach
 
@@ -91,10 +91,11 @@ def patiently(client: Producer, method: str, why: Callable[[str], str], *args: A
     ends_s = time.monotonic() + BUDGET_S
     while True:
         try:
-            getattr(client, method)(*args, **kwargs)
-            return
-        except BufferError:
-            client.poll(PAUSE_S)
+            try:
+                getattr(client, method)(*args, **kwargs)
+                return
+            except BufferError:
+                listen(client.poll, PAUSE_S)
         except KafkaException as error:
             cause = error.args[0]
             if verdict(cause) is not Verdict.RETRY or time.monotonic() > ends_s:
@@ -140,7 +141,7 @@ class TransactionalSink:
                 self._client.produce(topic, value=value, key=key, headers=headers)
                 return
             except BufferError:
-                self._client.poll(0.05)
+                self._listen("poll", 0.05)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError._STATE:  # an earlier message failed: the client says so here
                     self._in_error = True
@@ -159,9 +160,15 @@ class TransactionalSink:
         if self._aborts_in_a_row >= MAX_ABORTS_IN_A_ROW:
             raise WorkerError(f"{self._aborts_in_a_row} transactions in a row were lost, see the log for why")
         if not self._in_error:
-            self._client.flush(SETTLE_S)
+            self._listen("flush", SETTLE_S)
         self._call("abort_transaction", CALL_TIMEOUT_S)
         self._in_error = False
+
+    def _listen(self, name: str, seconds: float) -> None:
+        try:
+            listen(getattr(self._client, name), seconds)
+        except KafkaException as error:
+            self._give_up(name, error.args[0])
 
     def _call(self, name: str, *arguments: Any) -> None:
         """The same call again while its error may pass, until the budget is spent."""

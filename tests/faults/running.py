@@ -52,6 +52,7 @@ class Result(Struct, kw_only=True):
     points: dict[str, tuple[int, int]]  # place -> failpoints planned there, and reached
     exits: dict[str, int]
     links_age_ms: dict[str, float]  # of decisions by links that were older: how long the newer ones had been there
+    broker_faults: int  # of the broker's own, for which it was started once more
     errors: list[str]  # of the harness itself
     wrong: dict[str, int]
 
@@ -130,6 +131,7 @@ def _run(
             workers.end()
         finally:
             reader.close()
+            shutil.copytree(broker.folder / "logs", folder / "broker", dirs_exist_ok=True)
         wrong = verdict(settings, workers, conductor, traffic, reader, flow.last, flow.tail, say)
         ages = reader.book.stale_ms()
         return Result(
@@ -143,6 +145,7 @@ def _run(
             points=workers.reached(),
             exits=dict(workers.exits),
             links_age_ms={f"p{p}": float(np.percentile(ages, p)) for p in (50, 99, 100)} if len(ages) else {},
+            broker_faults=conductor.broker_faults,
             errors=conductor.errors,
             wrong=wrong,
         )

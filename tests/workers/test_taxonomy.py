@@ -157,7 +157,6 @@ PASSING = (
     KafkaError._TIMED_OUT,
     KafkaError._RESOLVE,
     KafkaError._MAX_POLL_EXCEEDED,
-    KafkaError._AUTO_OFFSET_RESET,
     KafkaError.OFFSET_OUT_OF_RANGE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.NOT_LEADER_FOR_PARTITION,

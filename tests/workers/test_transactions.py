@@ -187,6 +187,18 @@ def test_a_full_queue_is_waited_for() -> None:
     assert client.calls[1:] == ["produce", "poll", "produce", "poll", "produce"]
 
 
+@pytest.mark.parametrize(
+    "work", [lambda found: found.produce("t", b"k", b"v"), lambda found: found.abort()], ids=["produce", "abort"]
+)
+def test_a_client_that_is_past_help_says_so_also_while_it_is_waited_for(
+    work: Callable[[TransactionalSink], None],
+) -> None:
+    """Fenced: it tells the next call, which is the one that waits for room, or for what is under way."""
+    found = sink(ScriptedClient(produce=[BufferError()], poll=[fatal()], flush=[fatal()]))
+    with pytest.raises(WorkerError, match="another router runs under the same --instance"):
+        work(found)
+
+
 def test_a_batch_that_is_lost_over_and_over_ends_the_process() -> None:
     aborting = sink(ScriptedClient())
     for _ in range(MAX_ABORTS_IN_A_ROW - 1):

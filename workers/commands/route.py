@@ -11,6 +11,7 @@ import torch
 from model.selector import Selector
 from topics.settings import Settings
 from workers.asking_options import AskOptions, asking_options
+from workers.beginning import BEGINNINGS
 from workers.lifecycle import stop_on_signals
 from workers.live import LiveOptions
 from workers.options import cost_options, metrics_port_of, worker_options
@@ -56,6 +57,15 @@ def be_silent(_commit: Commit) -> None:
     default=DEFAULTS.batch,
     show_default=True,
     help="Most utterances in one transaction.",
+)
+@click.option(
+    "--begin",
+    type=click.Choice(BEGINNINGS),
+    default=DEFAULTS.begin,
+    show_default=True,
+    help="Where a group without offsets begins. new: with the first utterance, unless there were decisions: then "
+    "its offsets have expired or are lost, and the router stops rather than decide everything again. earliest, "
+    "latest: there, anyway.",
 )
 @click.option(
     "--threads",
@@ -109,6 +119,7 @@ def command(
     instance: str,
     group_protocol: str,
     batch: int,
+    begin: str,
     threads: int,
     max_dead_share: float,
     metrics_host: str,
@@ -140,6 +151,7 @@ def command(
         instance=instance,
         group_protocol=group_protocol,
         batch=batch,
+        begin=begin,
         bundle=bundle,
         max_dead_share=max_dead_share,
         metrics_host=metrics_host,
