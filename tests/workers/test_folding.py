@@ -11,7 +11,8 @@ from model.statistics import Statistics, merge_all
 from topics import codec
 from topics.errors import BadEvent
 from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind, StatisticsFold
-from workers.folding import GRACE_MS, MAX_AHEAD, MAX_EARLY, PartitionFold, bucket_of, fold_records
+from workers.buckets import bucket_of
+from workers.folding import GRACE_MS, MAX_AHEAD, MAX_EARLY, PartitionFold, fold_records
 from workers.records import Record, read_decision
 
 HOUR_MS = 3_600_000
