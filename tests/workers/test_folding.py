@@ -11,7 +11,6 @@ from model.statistics import Statistics, merge_all
 from topics import codec
 from topics.errors import BadEvent
 from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind, StatisticsFold
-from workers.buckets import bucket_of
 from workers.folding import GRACE_MS, MAX_AHEAD, MAX_EARLY, PartitionFold, fold_records
 from workers.records import Record, read_decision
 
@@ -167,13 +166,6 @@ def test_a_decision_is_read_as_the_codec_reads_it() -> None:
         damaged = Record("decisions", 0, 0, T0_MS, b"c", record.value.replace(b'"score":1.0', bad))
         with pytest.raises(BadEvent, match=r"decisions\[0\]@0"):
             read_decision(damaged)
-
-
-def test_a_bucket_is_named_by_its_start_in_utc() -> None:
-    assert bucket_of(0) == "1970-01-01T00"
-    assert bucket_of(T0_MS + HOUR_MS - 1) == "2026-11-22T17"
-    assert bucket_of(T0_MS + 16 * 60_000, minutes=15) == "2026-11-22T17:15"
-    assert bucket_of(253_402_300_799_999) == "9999-12-31T23"
 
 
 UTTERANCES = st.sampled_from([f"u-{i}" for i in range(4)])
