@@ -25,7 +25,9 @@ LATE_MS = [0, 0, 0, HOUR_MS, 2 * DAY_MS, 5 * DAY_MS, 80 * DAY_MS, -100 * DAY_MS]
 @st.composite
 def months(draw: st.DrawFn) -> tuple[list[Record], list[Record]]:
     """Both topics of a partition over weeks and months of record time, some events late, most answered."""
-    decided, answered, at_ms = [], [], 0
+    at_ms = 0
+    decided: list[Record] = []
+    answered: list[Record] = []
     for i, (gap_ms, late_ms, kind) in enumerate(
         draw(
             st.lists(
@@ -188,6 +190,18 @@ def test_folds_of_before_there_was_a_clock_are_rolled_up_once_they_are_restored(
     assert found.gone == {fold.bucket for fold in folds} - found.statistics().keys()
     assert len(found.gone) == 97
     assert found.folded["decision"] == 0
+
+
+def test_with_shorter_buckets_than_before_old_ones_join_what_came_late_meanwhile() -> None:
+    by_day = PartitionFold(0, bucket_minutes=1440)
+    by_day.take(decision(0))
+    by_day.take(decision(1, "u-1", at_ms=5 * DAY_MS))
+    found = PartitionFold(0, folds=by_day.changed(0))
+    found.take(decision(2, "u-2", at_ms=5 * DAY_MS, event_ms=HOUR_MS))
+    assert set(found.statistics()) == {"2026-11-22", "2026-11-22T00", "2026-11-27T00"}
+    found.take(decision(3, "u-3", at_ms=6 * DAY_MS))
+    told = {name: counts.decisions for name, counts in found.statistics().items()}
+    assert told == {"2026-11-22": 2, "2026-11-27T00": 1, "2026-11-28T17": 1}
 
 
 def test_what_would_be_too_large_together_stays_apart(monkeypatch: pytest.MonkeyPatch) -> None:
