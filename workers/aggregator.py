@@ -235,6 +235,8 @@ class Aggregator:
             reach("aggregator.before_write")
             await asyncio.to_thread(owned.writer.write, [*encoded, *gone], letters)
             reach("aggregator.after_write")
+            if gone:
+                log.info("partition %d: %d old folds went into days and months", fold.partition, len(gone))
         fold.written()
         owned.committed = dict(fold.positions)
         await self._consumer.commit_positions(

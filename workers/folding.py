@@ -247,7 +247,8 @@ def _key(event: Decision | Outcome) -> str:
 def fold_records(
     records: Iterable[Record], bucket_minutes: int = 60, window_ms: int = 3_600_000
 ) -> dict[tuple[str, int], Statistics]:
-    """(bucket, partition) -> counts of a stretch of both topics, folded plainly from nothing."""
+    """(bucket, partition) -> counts of a stretch of both topics, folded plainly from nothing; old buckets are
+    rolled up by the stretch's own clock, so that the cells are those on the cluster."""
     partitions: dict[int, PartitionFold] = {}
     for record in records:
         if record.partition not in partitions:

@@ -2,7 +2,8 @@
 
 The clock is the newest event time of the decisions, none counted as later than its record, so that no far-off one
 can spoil it. So where an event counts is a function of its own time and of the decisions up to the offset reached,
-however they were read. Only what would be too large together stays apart.
+however they were read. Only what would be too large together stays apart; how large it is by then, outcomes
+say too.
 """
 
 from collections.abc import Sequence
