@@ -194,6 +194,7 @@ def plainly(records: Iterable[Record]) -> dict[str, Statistics]:
     return {bucket: counts for (bucket, _), counts in fold_records(records).items()}
 
 
+@settings(deadline=None)
 @given(topics(), st.data())
 def test_how_two_topics_are_read_beside_each_other_changes_nothing(
     both: tuple[list[Record], list[Record]], data: st.DataObject
@@ -202,7 +203,7 @@ def test_how_two_topics_are_read_beside_each_other_changes_nothing(
     assert plainly(interleaved(data.draw, decided, answered)) == plainly(decided + answered)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(topics(), st.data())
 def test_killed_at_any_moment_each_event_is_folded_once(
     both: tuple[list[Record], list[Record]], data: st.DataObject

@@ -66,6 +66,7 @@ def hours_for_ever() -> Iterator[None]:
         yield
 
 
+@settings(deadline=None)
 @given(months(), st.data())
 def test_a_roll_up_moves_counts_and_changes_none(
     both: tuple[list[Record], list[Record]], data: st.DataObject
@@ -113,7 +114,7 @@ class Cluster:
         return {bucket: codec.decode(value, StatisticsFold) for bucket, value in self.folds.items()}
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(months(), st.data())
 def test_killed_at_any_moment_over_months_it_stands_as_if_nothing_had_happened(
     both: tuple[list[Record], list[Record]], data: st.DataObject
