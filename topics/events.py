@@ -266,10 +266,12 @@ class SkillStatistics(Struct, kw_only=True, omit_defaults=True):
 
 
 class StatisticsFold(Struct, kw_only=True):
-    """One source partition's fold of one bucket of event time, `minutes` long. Key: `bucket/partition`.
+    """One source partition's fold of one bucket of event time, `minutes` long. Key: `bucket/partition`. A null
+    value says that the fold of a day or a month, written with it, has taken this one up.
 
     `offsets` says what the fold contains: for each source topic (without prefix) the offset after the last
-    event folded. `taken_instead` counts pairs: chosen skill -> skill taken in its place.
+    event folded. `taken_instead` counts pairs: chosen skill -> skill taken in its place. `newest_ms`: the newest
+    event time among the partition's decisions so far, none counted as later than its record; buckets age by it.
     """
 
     schema: Schema = SCHEMA
@@ -283,6 +285,7 @@ class StatisticsFold(Struct, kw_only=True):
     skills: dict[SkillId, SkillStatistics] = {}
     taken_instead: dict[SkillId, dict[SkillId, Weight]] = {}
     minutes: Annotated[int, Meta(ge=1)] = 60
+    newest_ms: TimeMs = 0
 
 
 class LiveStatistics(Struct, frozen=True, kw_only=True):

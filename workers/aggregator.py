@@ -24,7 +24,7 @@ from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, topic
 from topics.settings import Settings
 from workers.failpoints import reach
 from workers.faust_client import BatchSchema, make_app
-from workers.fold_store import FoldWriter, encode_fold, encode_letter
+from workers.fold_store import FoldWriter, encode_fold, encode_letter, key_of
 from workers.folding import PartitionFold
 from workers.metrics import AggregatorMetrics, bounded_reason, serve_metrics
 from workers.records import Record
@@ -225,15 +225,18 @@ class Aggregator:
                 self._held.discard(tp)
 
     async def _write(self, owned: _Owned) -> None:
-        """1. Folds and dead letters, all or none. 2. Then the positions: never before what they stand for."""
+        """1. Folds, the end of those they took up, dead letters: all or none. 2. Then the positions."""
         start, fold = time.monotonic(), owned.fold
         folds, refused = fold.changed(int(time.time() * 1000)), list(fold.refused)
+        gone = [(key_of(bucket, fold.partition), None) for bucket in sorted(fold.gone)]
         if folds or refused:
             encoded = [encode_fold(changed) for changed in folds]
             letters = [encode_letter(self._settings, dead) for dead in refused]
             reach("aggregator.before_write")
-            await asyncio.to_thread(owned.writer.write, encoded, letters)
+            await asyncio.to_thread(owned.writer.write, [*encoded, *gone], letters)
             reach("aggregator.after_write")
+            if gone:
+                log.info("partition %d: %d old folds went into days and months", fold.partition, len(gone))
         fold.written()
         owned.committed = dict(fold.positions)
         await self._consumer.commit_positions(

@@ -6,8 +6,9 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from model.gate_lines import LOWER_IS_BETTER, Line
-from model.statistics import Statistics
+from model.statistics import Statistics, merge_all
 from workers import drawing
+from workers.buckets import DAY, DAY_MINUTES, MONTH, is_rolled_up, minutes_of
 from workers.drawing import BAD, FIRST, INK, MEANT, SECOND, STYLE, WIDTH, percent, svg
 from workers.judged import Bin
 
@@ -49,16 +50,21 @@ def reliability(releases: Mapping[str, Sequence[Bin]]) -> str:
 
 
 def ages(buckets: Mapping[str, Statistics]) -> str:
-    """Decisions of each bucket of event time, and the share of its outcomes that accepted, in order of time."""
+    """Decisions of each bucket of event time, and the share of its outcomes that accepted, in order of time. Where
+    old buckets are days and months, all are, with their decisions a day: else a month would tower over hours."""
+    mixed = any(is_rolled_up(name) for name in buckets)
+    if mixed:
+        buckets = _by_day(buckets)
     names = sorted(buckets)
-    counts = [buckets[name].decisions for name in names]
+    days = {name: minutes_of(name, DAY_MINUTES) / DAY_MINUTES if mixed else 1 for name in names}
+    counts = [buckets[name].decisions / days[name] for name in names]
     accepted = [_accepted(buckets[name]) for name in names]
     step = -(-len(names) // MOST_TICKS)
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 3.4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True)
         above.bar(range(len(names)), counts, width=0.7, color=SECOND)
-        above.set_ylabel("decisions")
+        above.set_ylabel("decisions a day" if mixed else "decisions")
         above.yaxis.grid(True)
         known = [(at, share) for at, share in enumerate(accepted) if share is not None]
         below.plot([at for at, _ in known], [share for _, share in known], "o-", color=MEANT, markersize=5)
@@ -70,6 +76,15 @@ def ages(buckets: Mapping[str, Statistics]) -> str:
             label.set_rotation(25)
             label.set_horizontalalignment("right")
         return svg(figure, "ages", "Decisions and accepted share by bucket of event time")
+
+
+def _by_day(buckets: Mapping[str, Statistics]) -> dict[str, Statistics]:
+    """Days and months that do not overlap. Partitions age by clocks of their own: where one has a month already
+    and another still its days, it is a month."""
+    parts: dict[str, list[Statistics]] = {}
+    for name, counts in buckets.items():
+        parts.setdefault(name[:MONTH] if name[:MONTH] in buckets else name[:DAY], []).append(counts)
+    return {name: merge_all(same) for name, same in parts.items()}
 
 
 def _accepted(statistics: Statistics) -> float | None:

@@ -24,8 +24,8 @@ from topics.events import MAX_FOLD_BYTES, SCHEMA, DeadLetter, StatisticsFold
 from topics.kafka import producer, read_all
 from topics.registry import DEAD_LETTERS, STATISTICS, topic_name
 from topics.settings import Settings
+from workers.buckets import end_of
 from workers.dead_letters import MAX_KEY_BYTES, MAX_MESSAGE_CHARS, MAX_VALUE_BYTES
-from workers.folding import end_of
 from workers.records import Refused
 from workers.transactions import CALL_TIMEOUT_S, patiently
 
@@ -145,8 +145,9 @@ class FoldWriter:
         self._client = producer(self._settings, f"{settings.prefix}{group}-{partition}")
         self._call("init_transactions", CALL_TIMEOUT_S)
 
-    def write(self, folds: list[tuple[str, bytes]], letters: list[tuple[bytes | None, bytes]]) -> None:
-        """Writes folds (key, value) and dead letters (key, value); returns when the cluster has them for good."""
+    def write(self, folds: Sequence[tuple[str, bytes | None]], letters: list[tuple[bytes | None, bytes]]) -> None:
+        """Writes folds (key, value; None for one that was taken up) and dead letters (key, value); returns when
+        the cluster has them for good."""
         self._call("begin_transaction")
         for key, value in folds:
             name = topic_name(self._settings, STATISTICS)
@@ -165,10 +166,15 @@ class FoldWriter:
         )
 
 
+def key_of(bucket: str, partition: int) -> str:
+    """A fold's key on the topic."""
+    return f"{bucket}/{partition}"
+
+
 def encode_fold(fold: StatisticsFold) -> tuple[str, bytes]:
     """A fold's key and value. Raises WorkerError where it is over the size limit."""
     try:
-        return f"{fold.bucket}/{fold.partition}", encode(fold)
+        return key_of(fold.bucket, fold.partition), encode(fold)
     except BadEvent as error:
         raise WorkerError(
             f"the fold of {fold.bucket} in partition {fold.partition} is too large: {error}: "

@@ -6,6 +6,8 @@ What is folded is a function of the two topics' prefixes alone, however the topi
 - Both must stand within the join window of each other by the records' own times: one clock with Kafka's search
   by time, and one that the broker bounds, which event times are not.
 - A decision, and the outcome joined to it, count in the bucket of the decision's event time.
+  Old buckets go into their days, old days into their months, by a clock that the decisions tell: see
+  `workers.rolling`.
 - All changed folds are written together, each with the positions reached. So with D and O the highest offsets
   recorded in any fold, the folds hold the decisions before D and the pairs of a decision before D and an outcome
   before O: whatever is read again is known to be in or not.
@@ -14,15 +16,15 @@ What is folded is a function of the two topics' prefixes alone, however the topi
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from sys import intern
 
 from model.statistics import Statistics, expected_millionths, linked_skills
 from topics.errors import BadEvent
 from topics.events import Decision, Outcome, StatisticsFold
 from topics.registry import DECISIONS, OUTCOMES
+from workers.buckets import bucket_of
 from workers.records import Record, Refused, read_decision, read_outcome
+from workers.rolling import RollingCounts
 
 GRACE_MS = 60_000
 """What is beyond the window is forgotten this much later: longer than records may be out of order."""
@@ -75,7 +77,6 @@ class PartitionFold:
     ) -> None:
         self.partition = partition
         self.positions = dict(NOTHING)  # the next offset of each topic
-        self.dirty: set[str] = set()  # buckets that changed since `written`
         self.refused: list[Refused] = []
         self.folded = {"decision": 0, "outcome": 0, "duplicate": 0}
         self.waiting = 0  # decisions without an outcome
@@ -87,7 +88,17 @@ class PartitionFold:
         self._clock_ms = dict(NOTHING)
         self._joins: dict[str, _Join] = {}
         self._by_age: dict[str, deque[tuple[int, str]]] = {DECISIONS.name: deque(), OUTCOMES.name: deque()}
-        self._buckets = {fold.bucket: Statistics.from_fold(fold) for fold in folds}
+        self._counts = RollingCounts(partition, bucket_minutes, folds)
+
+    @property
+    def dirty(self) -> set[str]:
+        """The buckets that changed since `written`."""
+        return self._counts.dirty
+
+    @property
+    def gone(self) -> set[str]:
+        """The buckets whose folds on the cluster were taken up since `written`: they end with the next write."""
+        return self._counts.gone
 
     def take(self, record: Record) -> bool:
         """Takes a record in; False where it was taken before. A malformed one goes to `refused`."""
@@ -143,23 +154,19 @@ class PartitionFold:
 
     def changed(self, event_time_ms: int) -> list[StatisticsFold]:
         """The folds of the changed buckets, at the present positions; encode them before the next `take`."""
-        return [
-            self._buckets[bucket].to_fold(
-                bucket, self.partition, dict(self.positions), event_time_ms, self._minutes
-            )
-            for bucket in sorted(self.dirty)
-        ]
+        return self._counts.changed(dict(self.positions), event_time_ms)
 
     def written(self) -> None:
-        """Tells that all of `changed` and `refused` is on the cluster for good."""
-        self.dirty.clear()
+        """Tells that all of `changed`, `gone` and `refused` is on the cluster for good."""
+        self._counts.written()
         self.refused.clear()
 
     def statistics(self) -> dict[str, Statistics]:
         """bucket -> its counts."""
-        return dict(self._buckets)
+        return dict(self._counts.by_bucket)
 
     def _take_decision(self, record: Record, decision: Decision) -> None:
+        self._counts.tell_time(min(decision.event_time_ms, record.timestamp_ms))
         bucket = bucket_of(decision.event_time_ms, self._minutes)
         if record.offset >= self.complete[DECISIONS.name]:
             self._changing("decision", bucket).fold(decision)
@@ -212,8 +219,7 @@ class PartitionFold:
 
     def _changing(self, kind: str, bucket: str) -> Statistics:
         self.folded[kind] += 1
-        self.dirty.add(bucket)
-        return self._buckets.setdefault(bucket, Statistics())
+        return self._counts.changing(bucket)
 
     def _near(self, one_ms: int, other_ms: int) -> bool:
         return abs(one_ms - other_ms) <= self._window_ms
@@ -234,30 +240,6 @@ class PartitionFold:
         self.refused.append(Refused(record, BadEvent(why, "unknown_utterance")))
 
 
-def bucket_of(event_time_ms: int, minutes: int = 60) -> str:
-    """The start of the bucket in UTC: `2026-11-22T19`, or with minutes where a bucket is no whole hour.
-
-    >>> bucket_of(1795369000000), bucket_of(1795369000000, 15)
-    ('2026-11-22T17', '2026-11-22T17:30')
-    """
-    return _bucket_name(event_time_ms // (minutes * 60_000), minutes)
-
-
-@lru_cache(maxsize=256)  # events come in few buckets at a time, and a name takes 10 µs to write
-def _bucket_name(number: int, minutes: int) -> str:
-    start = datetime.fromtimestamp(number * minutes * 60, UTC)
-    return start.strftime("%Y-%m-%dT%H" if minutes % 60 == 0 else "%Y-%m-%dT%H:%M")
-
-
-def end_of(bucket: str, minutes: int) -> int:
-    """When a bucket ends, in epoch milliseconds. Raises BadEvent where that is no bucket's name."""
-    try:
-        start = datetime.fromisoformat(bucket).replace(tzinfo=UTC)
-    except ValueError as error:
-        raise BadEvent(f"{bucket[:60]!r} is no bucket's name, as 2026-11-22T19 is", "invalid") from error
-    return int(start.timestamp() * 1000) + minutes * 60_000
-
-
 def _key(event: Decision | Outcome) -> str:
     return f"{event.customer_id}\0{event.utterance_id}"
 
@@ -265,7 +247,8 @@ def _key(event: Decision | Outcome) -> str:
 def fold_records(
     records: Iterable[Record], bucket_minutes: int = 60, window_ms: int = 3_600_000
 ) -> dict[tuple[str, int], Statistics]:
-    """(bucket, partition) -> counts of a stretch of both topics, folded plainly from nothing."""
+    """(bucket, partition) -> counts of a stretch of both topics, folded plainly from nothing; old buckets are
+    rolled up by the stretch's own clock, so that the cells are those on the cluster."""
     partitions: dict[int, PartitionFold] = {}
     for record in records:
         if record.partition not in partitions:

@@ -8,9 +8,9 @@ from msgspec import Meta, Struct
 from model.live import Answers, Gained
 from topics.errors import BadEvent
 from topics.events import Count, TimeMs
-from workers.folding import end_of
+from workers.buckets import DAY_MINUTES, end_of, is_rolled_up
 
-LONGEST_BUCKET_MINUTES = 24 * 60  # as `namefree aggregate` has it
+LONGEST_BUCKET_MINUTES = DAY_MINUTES  # as `namefree aggregate` has it; of months the name says it
 MILLION = 1_000_000
 
 
@@ -56,7 +56,8 @@ class _Known(NamedTuple):
 
 class Gains:
     """What each fold has gained on the last one of its bucket and partition. Buckets that ended longer ago than
-    `kept_ms` are forgotten, and not looked at."""
+    `kept_ms` are forgotten, and not looked at. A day or a month that appears has taken up what was told of before,
+    as hours: only what it gains from then on is new."""
 
     def __init__(self, kept_ms: float) -> None:
         self._kept_ms = kept_ms
@@ -75,10 +76,11 @@ class Gains:
         if end_of(fold.bucket, fold.minutes) < now_ms - self._kept_ms:
             self._known.pop(key, None)
             return None
-        known = self._known.get(key)
         told = {skill_id: both for skill_id, both in fold.skills.items() if both != NOTHING}
+        known = self._known.get(key)
+        before = known.skills if known else (told if is_rolled_up(bucket) else {})
         self._known[key] = _Known(end_of(fold.bucket, fold.minutes), told)
-        return fold, _gained(told, known.skills if known else {})
+        return fold, _gained(told, before)
 
     def forget(self, now_ms: int) -> None:
         """Lets go of the buckets that are too old to matter."""

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from model.statistics import Statistics
 from tests.faults.rubbish import is_rubbish
 from tests.workers.aggregating import settled
-from topics.codec import decode
-from topics.events import StatisticsFold
 from topics.kafka import read_all
 from topics.registry import DECISIONS, OUTCOMES, STATISTICS, topic_name
 from topics.settings import Settings
 from workers.aggregator import AggregatorOptions, run_aggregator
+from workers.fold_store import newest_of
 from workers.folding import fold_records
 from workers.records import Record
 
@@ -21,12 +20,9 @@ def cells_that_differ(settings: Settings, instance: str = "") -> int:
     takes the place of the one called `instance`."""
     options = AggregatorOptions(instance=instance, metrics_port=0, until_idle_s=3.0)
     run_aggregator(settings, options, threading.Event(), lambda _: None)
-    kept: dict[tuple[str, int], Statistics] = {}
-    for message in read_all(settled(settings, STATISTICS), topic_name(settings, STATISTICS)):
-        if is_rubbish(message):
-            continue
-        fold = decode(message.value(), StatisticsFold)
-        kept[fold.bucket, fold.partition] = Statistics.from_fold(fold)
+    messages = read_all(settled(settings, STATISTICS), topic_name(settings, STATISTICS))
+    folds = newest_of(message for message in messages if not is_rubbish(message))
+    kept = {(fold.bucket, fold.partition): Statistics.from_fold(fold) for fold in folds}
     plain = fold_records(_records(settings))
     return sum(kept.get(cell) != plain.get(cell) for cell in kept.keys() | plain.keys())
 

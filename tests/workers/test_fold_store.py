@@ -33,6 +33,16 @@ def test_a_bucket_counts_less_by_the_age_of_its_end() -> None:
     assert (one.decisions, one.skills["rides:acme"].linked.offered) == (13, [13])
 
 
+def test_days_and_months_age_from_their_ends_too() -> None:
+    day_ms = 24 * HOUR_MS
+    folds = [fold("2026-09", minutes=30 * 1440), fold("2026-10-31", minutes=1440), fold("2026-11-01T00")]
+    now_ms = T0_MS - 17 * HOUR_MS - 21 * day_ms  # 2026-11-01T00:00 UTC
+    one = known_from(folds, half_life_hours=31 * 24, now_ms=now_ms).statistics
+    assert chosen(one) == 8 / 2 + 8 + 8
+    misnamed = [fold("2026-09", minutes=1), fold("2026-10-31", minutes=1), fold("2026-11-01T00")]
+    assert known_from(misnamed, half_life_hours=31 * 24, now_ms=now_ms).statistics == one
+
+
 def test_without_a_half_life_counts_are_whole_whatever_their_age() -> None:
     known = known_from([fold("2026-01-01T00"), fold("2026-11-22T18")], half_life_hours=0, now_ms=None)
     assert known.statistics.to_json() == Statistics.from_fold(fold("2026-11-22T18", chosen=16)).to_json()
@@ -65,9 +75,16 @@ def test_a_fold_that_is_no_sum_of_whole_counts_is_passed_over_with_a_warning(
 ) -> None:
     good = json.loads(codec.encode(fold("2026-11-22T17")))
     side = {"linked": {"chosen": 1.5}}
-    bad = [good | {"bucket": "yesterday"}, good | {"decisions": 0.5}, good | {"skills": {"rides:acme": side}}, {}]
+    bad = [
+        good | {"bucket": "yesterday"},
+        good | {"bucket": "2026-13"},
+        good | {"decisions": 0.5},
+        good | {"skills": {"rides:acme": side}},
+        {},
+    ]
     bad += [good | {"taken_instead": {"a": {"b": 0.1}}}, good | {"skills": {"a": {"linked": {"offered": [0.5]}}}}]
-    assert fold_in(b"key", json.dumps(good).encode()) == fold("2026-11-22T17")
+    for name in ("2026-11-22T17", "2026-11-22", "2026-11"):
+        assert fold_in(b"key", json.dumps(good | {"bucket": name}).encode()) == fold(name)
     with caplog.at_level(logging.WARNING):
         assert [fold_in(b"key", json.dumps(one).encode()) for one in bad] == [None] * len(bad)
     assert len(caplog.records) == len(bad)

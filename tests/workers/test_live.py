@@ -76,6 +76,27 @@ def test_what_is_too_old_to_matter_is_not_looked_at() -> None:
     assert gains._known == {}
 
 
+def test_a_roll_up_gains_nothing_and_loses_nothing() -> None:
+    """Hours that were told of go into their day, and the day into its month; what comes late is told once."""
+    gains, now_ms = Gains(1_000 * 24 * HOUR_MS), int(time.time() * 1000)
+    assert taken(gains, fold(3, 5, bucket="2026-09-22T17")) == {BROKEN: (3, 0), WORKING: (5, 5)}
+    assert taken(gains, fold(2, 1, bucket="2026-09-22T18")) == {BROKEN: (2, 0), WORKING: (1, 1)}
+    for day, gone in (("2026-09-22", ["2026-09-22T17", "2026-09-22T18"]), ("2026-09", ["2026-09-22"])):
+        assert taken(gains, fold(5, 6, bucket=day)) == {}
+        assert [gains.take(f"{bucket}/0".encode(), None, now_ms) for bucket in gone] == [None] * len(gone)
+        assert taken(gains, fold(6, 6, bucket=day)) == {BROKEN: (1, 0)}
+    assert list(gains._known) == [b"2026-09/0"]
+
+
+def test_months_that_ended_long_ago_are_not_looked_at_and_one_that_did_not_is() -> None:
+    gains = Gains(20 * 24 * HOUR_MS)
+    ends_ms = 1_790_812_800_000  # of September 2026
+    september = fold(1, bucket="2026-09")
+    key, value = encode_fold(september)
+    assert gains.take(key.encode(), b"not even read", ends_ms + 21 * 24 * HOUR_MS) is None
+    assert gains.take(key.encode(), value, ends_ms + 19 * 24 * HOUR_MS) is not None
+
+
 def test_a_malformed_fold_is_an_error_that_says_what() -> None:
     gains, now_ms = Gains(8 * HOUR_MS), int(time.time() * 1000)
     with pytest.raises(BadEvent, match="'yesterday' is no bucket's name"):

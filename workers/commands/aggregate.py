@@ -35,7 +35,8 @@ def be_silent(_write: Write) -> None:
     type=click.IntRange(1, 24 * 60),
     default=DEFAULTS.bucket_minutes,
     show_default=True,
-    help="Event time that one fold covers; another value begins new folds beside the old ones.",
+    help="Event time that one fold covers until its day takes it up; another value begins new folds beside the "
+    "old ones.",
 )
 @click.option(
     "--join-window",
