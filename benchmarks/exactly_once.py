@@ -130,7 +130,9 @@ class Side:
     def __init__(self, settings: Settings, name: str, selector: Selecting, batch: int, stack: ExitStack) -> None:
         metrics = RouterMetrics(CollectorRegistry())
         self._registry = metrics.registry
-        source = stack.enter_context(closing(UtteranceSource(settings, name, "classic", batch, metrics)))
+        source = stack.enter_context(
+            closing(UtteranceSource(settings, name, "classic", batch, metrics, "earliest"))
+        )
         sink: Sink = open_sink(settings, name) if name == "exactly" else AtLeastOnce(producer(settings), source)
         serving = OneSelector(selector)
         self._stop = threading.Event()
