@@ -25,7 +25,13 @@ END_S = 30.0  # for a router to leave in order; longer than the session and one 
 AIM_S = 60.0  # a router with a failpoint is left alone until it is there, at most so long
 LOOK_S = 0.1  # between two looks into a log
 BATCH = 200
-KAFKA = {"session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}  # of the routers
+KAFKA = {  # of the routers
+    "session.timeout.ms": "3000",
+    "heartbeat.interval.ms": "500",
+    # How long a rebalance waits for who is gone. Mostly their sessions end first; but where a killed broker comes
+    # back on a busy machine, Kafka 4.3 has been seen to keep members that it loaded until then.
+    "max.poll.interval.ms": "60000",
+}
 
 
 @dataclass
