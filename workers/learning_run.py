@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from model.bundle import read_bundle
 from model.data import Row
 from model.evaluation import places
 from model.pipeline import Recipe
@@ -18,7 +17,7 @@ from topics.errors import WorkerError
 from topics.registry import create_topics
 from topics.settings import Settings
 from workers import console
-from workers.behaviour import FLAWED
+from workers.behaviour import FLAWED, Behaviour
 from workers.catalogue import load_catalogue
 from workers.children import Child, wait_for
 from workers.crowd import Crowd, Met, Plan, Summary, customers_of, reaction
@@ -35,6 +34,8 @@ from workers.worlds import World
 log = logging.getLogger("namefree.learning")
 BATCH = 512
 PATIENCE_S = 180.0  # for a worker to do what it must: many times what it takes on two busy cores
+COSTS = {"question": 1 - Behaviour().found_accepted}
+"""What this world's operator knows of its customers: so many are lost to a question that names what was meant."""
 WRITE_EVERY_S = 0.5  # of the aggregator: a part is asked in less than a minute
 
 
@@ -101,8 +102,8 @@ def run_world(settings: Settings, start: Start) -> Run:
     world, folder = start.world, start.folder
     shutil.rmtree(folder, ignore_errors=True)
     write_folder(folder / "corpus", world.cards, world.taught, world.checked)
-    static = Selector(read_bundle(start.first)) if start.variant == WHOLE else None
-    loop = Loop(settings, start, static, Selector.load(start.first))
+    static = Selector.load(start.first, costs=COSTS) if start.variant == WHOLE else None
+    loop = Loop(settings, start, static, Selector.load(start.first, costs=COSTS))
     log.info("%s: %s requests in %d parts", start.label, f"{len(world.rows):,}", world.parts)
     create_topics(settings)
     load_catalogue(settings, world.cards)
@@ -134,11 +135,12 @@ def run_world(settings: Settings, start: Start) -> Run:
 
 
 def _route(start: Start) -> list[str]:
-    """The router's own options; where the world changes it follows live statistics."""
+    """The router's own options: the costs, and live statistics where the world changes."""
     follows = (
         ("--live-statistics", "--live-refresh", str(WRITE_EVERY_S)) if start.world.changes is not None else ()
     )
-    return [*VARIANTS[start.variant].route, *follows]
+    costs = [word for name, cost in COSTS.items() for word in (f"--cost-{name}", f"{cost:g}")]
+    return [*costs, *VARIANTS[start.variant].route, *follows]
 
 
 def _part(loop: Loop, part: int, workers: tuple[Child, Child]) -> Part:
@@ -228,7 +230,7 @@ def _serve(loop: Loop, part: int, workers: tuple[Child, Child]) -> None:
     wait_for(
         lambda: workers[0].serves(release.release), f"the router to serve {release.release}", workers, PATIENCE_S
     )
-    loop.serving = Selector.load(Path(release.bundle))
+    loop.serving = Selector.load(Path(release.bundle), costs=COSTS)
     if loop.start.world.has_changed(part):
         loop.serving.take(loop.start.world.joining)
 
