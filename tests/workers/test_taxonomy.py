@@ -3,11 +3,13 @@
 import random
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -186,6 +188,21 @@ def test_what_the_reading_client_heals_by_itself_is_waited_for(
         source = failing_source(monkeypatch, KafkaError(code, "passes"), raised)
         assert [source.poll(), source.poll()] == [[], []]
         assert caplog.text.count("reading utterances: passes") == 1  # a warning, and not many a second
+
+
+def test_a_router_that_waits_for_its_group_says_so_and_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sources, "UNTOLD_S", -1.0)
+    source = failing_source(monkeypatch, KafkaError(KafkaError._TRANSPORT, "passes"), raised=False)
+    source._assigned(Mock(), [])
+    source.show_lag()
+    assert source.joined
+    assert caplog.text == ""
+    source._lost(Mock(), [])
+    assert not source.joined
+    source._warn_of_what_is_late(time.monotonic())
+    assert "the group has not said for" in caplog.text
 
 
 @pytest.mark.parametrize("raised", [True, False])
