@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -22,16 +22,38 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
+LIBRARIES = ("aiokafka", "faust", "mode", "matplotlib", "jgo", "asyncio", "faiss")
+AGAIN_S = 10.0  # a line of a library, at the earliest: of a broker that is away some tell thirty times a second
+
+
 def start_logging(level: str) -> None:
-    """Plain log lines on stderr: time, level, logger, message."""
+    """Plain log lines on stderr: time, level, logger, message. Libraries warn only, and not without end."""
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         force=True,
     )
-    for noisy in ("aiokafka", "faust", "mode", "matplotlib", "jgo", "asyncio", "faiss"):
+    for noisy in LIBRARIES:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLogger().level))
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(seldom(LIBRARIES, AGAIN_S))
+
+
+def seldom(names: Sequence[str], every_s: float) -> Callable[[logging.LogRecord], bool]:
+    """A log filter: what these loggers say in the same words comes through once in `every_s`."""
+    due_s: dict[tuple[str, str], float] = {}
+
+    def lets_through(record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in names:
+            return True
+        words = record.name, str(record.msg)
+        if record.created < due_s.get(words, 0.0):
+            return False
+        due_s[words] = record.created + every_s
+        return True
+
+    return lets_through
 
 
 def fail(message: str) -> None:
