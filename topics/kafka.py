@@ -24,7 +24,8 @@ C = TypeVar("C")
 READERS = "namefree-readers"  # the group of whoever reads without being a member of one
 REACH_TIMEOUT_S = 10.0
 RIGHTS_REMEDY = ": give the user the right, see `namefree topics acls`"
-# what a producer says of a message once another could not be written, nearly always for want of a right
+# what a producer says of a message once another could not be written
+HIDDEN_REMEDY = ": a broker was away, or give the user the right, see `namefree topics acls`"
 HIDE_THE_CAUSE = (KafkaError._PURGE_QUEUE, KafkaError._INCONSISTENT, KafkaError._GAPLESS_GUARANTEE)
 UNSEEN_REMEDY = ", or give the user the right to see it: `namefree topics acls`"
 WHY_TIMEOUT_S = 2.0  # what is wrong with a password or a certificate is said within one
@@ -137,7 +138,7 @@ def ends_reading(error: KafkaError) -> bool:
 
 def said(error: KafkaError) -> str:
     """An error's name and words on one line, and what to do where it is for want of a right."""
-    remedy = RIGHTS_REMEDY if is_forbidden(error) or error.code() in HIDE_THE_CAUSE else ""
+    remedy = RIGHTS_REMEDY if is_forbidden(error) else HIDDEN_REMEDY if error.code() in HIDE_THE_CAUSE else ""
     return f"{error.name()}, {' '.join(error.str().split())}{remedy}"
 
 
