@@ -37,12 +37,15 @@ def decided_and_left(market: Marketplace, count: int) -> None:
     router.stop()
 
 
-def test_a_new_group_says_where_it_begins_before_anything_is_decided(market: Marketplace) -> None:
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_new_group_says_where_it_begins_before_anything_is_decided(market: Marketplace, protocol: str) -> None:
     """So that a group without an offset, where a first transaction was dropped, is known for a new one."""
     market.publish("one")
-    market.thread()
+    router = market.thread(group_protocol=protocol)
     market.until(lambda: offsets(market) == [0, 0], "it has begun")
     assert market.decisions(0) == []
+    market.ask(0, 10)
+    market.until_decided(router, 10)
 
 
 def test_a_group_whose_offsets_are_gone_does_not_decide_everything_again(market: Marketplace) -> None:
