@@ -180,7 +180,7 @@ class UtteranceSource:
         error = message.error()
         partition, offset = place_of(message)
         if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._unbegun.add(partition)
+            self._unbegun |= {partition} & self._owned  # a rebalance may have taken it away meanwhile
             return False
         if error is not None:
             self._judge(error)
