@@ -98,7 +98,8 @@ def route(settings: Settings, place: Place) -> None:
             stop.set()
 
     threading.Timer(LATE_S, stop.set).start()
-    run_router(settings, RouterOptions(group=place.group, metrics_port=0), load_flat, stop, report)
+    options = RouterOptions(group=place.group, begin="earliest", metrics_port=0)  # decisions are there already
+    run_router(settings, options, load_flat, stop, report)
     _need(dead[0], "no dead letter was written")
 
 
