@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
 from faust.types import TP, EventT
 from msgspec import Struct
@@ -129,6 +130,10 @@ class Aggregator:
         except TimeoutError as error:
             raise BrokerError(
                 f"{self._settings.bootstrap} does not answer within {START_TIMEOUT_S:g} s"
+            ) from error
+        except KafkaError as error:
+            raise BrokerError(
+                f"faust's client gave up on {self._settings.bootstrap}: {error}: start the aggregator again"
             ) from error
         finally:
             await self._leave()
@@ -306,6 +311,8 @@ class Aggregator:
             raise WorkerError("faust's consumer thread is dead: start the aggregator again")
 
     async def _leave(self) -> None:
+        for library in ("faust", "mode", "aiokafka"):  # whose tasks cry out as they are cancelled
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         try:
             await asyncio.wait_for(self.app.stop(), STOP_TIMEOUT_S)
         except TimeoutError:

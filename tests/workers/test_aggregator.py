@@ -17,11 +17,12 @@ from model.statistics import Statistics, merge_all
 from tests.conftest import Broker, WaitUntil
 from tests.workers.aggregating import PATIENCE_S, Feeder, Running, decision, outcome, settled, traffic_on
 from topics import codec
-from topics.errors import WorkerError
+from topics.errors import BrokerError, WorkerError
 from topics.events import DeadLetter, Decision, Outcome, StatisticsFold
 from topics.kafka import admin_client, producer, read_all
 from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, Topic, create_topics, topic_name
 from topics.settings import Settings
+from workers import aggregator
 from workers.aggregator import Aggregator, AggregatorOptions, Write, run_aggregator
 from workers.fold_store import FoldWriter, latest_folds, read_statistics
 from workers.folding import fold_records
@@ -261,3 +262,15 @@ def test_topics_that_do_not_match_are_refused_at_the_start(broker: Broker, topic
     create_topics(settings, partitions=3, replication=1)
     with pytest.raises(WorkerError, match=r"must have equally many partitions, but have: .*outcomes 2"):
         run_aggregator(settings, AggregatorOptions(metrics_port=0), threading.Event(), lambda _: None)
+
+
+def test_a_broker_that_goes_away_between_the_checks_and_the_start_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for check in ("check_partitions", "check_group"):
+        monkeypatch.setattr(aggregator, check, lambda *_: None)
+    with pytest.raises(BrokerError, match=r"gave up on 127\.0\.0\.1:1: .*start the aggregator again"):
+        run_aggregator(
+            Settings(bootstrap="127.0.0.1:1"), AggregatorOptions(metrics_port=0), threading.Event(), lambda _: None
+        )
+    assert "Traceback" not in caplog.text
