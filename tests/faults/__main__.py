@@ -67,7 +67,6 @@ def table(result: Result) -> str:
     lines += [f"  {count:>9,}  {name}" for name, count in [("faults", sum(result.faults.values()))]]
     lines += [f"  {count:>9,}  {name}" for name, count in result.faults.items()]
     lines += [f"  {there:>4,} of {planned:>2,}  {place}" for place, (planned, there) in result.points.items()]
-    lines += [f"  {result.broker_faults:>9,}  times the broker was started for its own fault"]
     lines += [f"  {count:>9,}  ended: {name}" for name, count in sorted(result.exits.items())]
     lines += [
         f"  {age:>9,.0f}  ms that newer links had been there, {name}" for name, age in result.links_age_ms.items()

@@ -35,11 +35,6 @@ TOLD_S = 240.0  # for dead letters: an aggregator that was killed reads minutes 
 AGAIN_S = 90.0  # what the broker's absence ended is done again, so long
 ONE_ROUTER = ("clean bounce", "hard bounce", "zombie")
 HARNESS = "failures of the harness itself"
-# Seen of Kafka 4.3, killed twice within two minutes on a busy machine: a coordinator is loaded with nothing
-# of what its partition holds. It notices at its first write and loads again, but its groups then wait for members
-# that are long gone. Another start mends it.
-BROKEN = "is out of sync with the underlying log"
-LOG_LOOK_S = 2.0
 
 
 class Conductor:
@@ -63,8 +58,6 @@ class Conductor:
         self._threads: list[threading.Thread] = []
         self._frozen: dict[int, tuple[Worker, float, int]] = {}  # process -> since when, and what was sent then
         self._bundles = 0
-        self._log_look_s, self._mended = 0.0, 0  # when the broker's log is looked at, and which process was mended
-        self.broker_faults = 0  # of its own
         self._one = {name: threading.Lock() for name in ("broker", "redrive", "bundle")}
         self.rubbish = Rubbish(settings, seed)
         self.whole: set[str] = set()  # releases that were published whole
@@ -88,7 +81,6 @@ class Conductor:
         for act in due:
             act()
         self._wake_zombies()
-        self._mend_broker()
         for worker in self._workers.aimed():
             self._nudge(worker)
 
@@ -195,18 +187,6 @@ class Conductor:
             except BrokerError as error:  # on a machine that has no time for it: a run must not go on without
                 self._say(f"the broker is started once more: {error}")
                 self._broker.restart()
-
-    def _mend_broker(self) -> None:
-        """Starts the broker once more where it says that a coordinator has lost what it knew."""
-        if time.monotonic() < self._log_look_s or self._broker.pid == self._mended:
-            return
-        self._log_look_s = time.monotonic() + LOG_LOOK_S
-        log = self._broker.folder / "logs" / "server.log"
-        if log.exists() and BROKEN in log.read_text(errors="replace"):
-            self._mended = self._broker.pid
-            self.broker_faults += 1
-            self._say("the broker lost what a coordinator knew: it is started once more")
-            self._aside(self._bounce_broker, 0.0)
 
     def _storm(self, _fault: Fault) -> None:
         self._aside(_join_and_leave, self._settings, 10)
