@@ -27,9 +27,9 @@ STUCK_S = 120.0  # nothing is decided for so long: longer than all time-outs and
 QUIET_S = 5.0  # of a mutant: all is committed for so long, and nothing more is decided: nothing will be
 FROZEN_S = 10.0  # what waits for faults goes so slowly that it is not all sent before a frozen router is woken
 SERVED_S = 60.0  # for all routers to serve the last release
-# How often timed out transactions are looked for stays at Kafka's standard, 10 s: a broker that looks soon after its
-# start, before it knows who leads the partitions (itself), calls a transaction aborted without a marker in them, and
-# it stays open for good.
+# How often timed out transactions are looked for stays at Kafka's standard, 10 s: a broker that looks soon after
+# its start, before it knows who leads the partitions (itself), calls a transaction aborted without a marker in
+# them, and it stays open for good.
 BROKER = {
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
