@@ -34,7 +34,7 @@ from workers.worlds import World
 log = logging.getLogger("namefree.learning")
 BATCH = 512
 PATIENCE_S = 180.0  # for a worker to do what it must: many times what it takes on two busy cores
-COSTS = {"question": 1 - Behaviour().found_accepted}
+COSTS = {"question": round(1 - Behaviour().found_accepted, 6)}
 """What this world's operator knows of its customers: so many are lost to a question that names what was meant."""
 WRITE_EVERY_S = 0.5  # of the aggregator: a part is asked in less than a minute
 
