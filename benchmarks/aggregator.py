@@ -35,34 +35,39 @@ MORE = 600  # pairs that come after a kill: some for every partition
 SPAWN = multiprocessing.get_context("spawn")
 
 
+def pair(rng: random.Random, number: int, skills: int, at_ms: int) -> tuple[Decision, Outcome]:
+    """A decision of 20 candidates, and what became of it a millisecond later."""
+    customer, utterance = f"c-{rng.randrange(5_000)}", f"u-{number}"
+    candidates = tuple(
+        Candidate(skill_id=f"skills:{skill}", score=-float(place), probability=0.05, linked=place == 3)
+        for place, skill in enumerate(rng.sample(range(skills), 20))
+    )
+    decision = Decision(
+        event_time_ms=at_ms,
+        utterance_id=utterance,
+        customer_id=customer,
+        action=Action.LAUNCH,
+        skill_id=candidates[0].skill_id,
+        candidates=candidates,
+    )
+    outcome = Outcome(
+        event_time_ms=at_ms + 1,
+        utterance_id=utterance,
+        customer_id=customer,
+        outcome=rng.choice(list(OutcomeKind)),
+        skill_id=candidates[1].skill_id,
+    )
+    return decision, outcome
+
+
 def fill(settings: Settings, pairs: int, skills: int, first: int = 0) -> None:
     """Sends `pairs` decisions over `skills` skills, numbered from `first`, and an outcome for each."""
     rng, sender = random.Random(7), Sender(settings)  # noqa: S311  # seeded test data, no secret
     start_ms = int(time.time() * 1000)
     for i in range(first, first + pairs):
-        customer, utterance = f"c-{rng.randrange(5_000)}", f"u-{i}"
-        listed = rng.sample(range(skills), 20)
-        candidates = tuple(
-            Candidate(skill_id=f"skills:{skill}", score=-float(place), probability=0.05, linked=place == 3)
-            for place, skill in enumerate(listed)
-        )
-        decision = Decision(
-            event_time_ms=start_ms + i,
-            utterance_id=utterance,
-            customer_id=customer,
-            action=Action.LAUNCH,
-            skill_id=candidates[0].skill_id,
-            candidates=candidates,
-        )
-        outcome = Outcome(
-            event_time_ms=start_ms + i + 1,
-            utterance_id=utterance,
-            customer_id=customer,
-            outcome=rng.choice(list(OutcomeKind)),
-            skill_id=candidates[1].skill_id,
-        )
-        sender.send(topic_name(settings, DECISIONS), customer, codec.encode(decision))
-        sender.send(topic_name(settings, OUTCOMES), customer, codec.encode(outcome))
+        decision, outcome = pair(rng, i, skills, start_ms + i)
+        sender.send(topic_name(settings, DECISIONS), decision.customer_id, codec.encode(decision))
+        sender.send(topic_name(settings, OUTCOMES), outcome.customer_id, codec.encode(outcome))
     sender.flush()
 
 

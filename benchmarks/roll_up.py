@@ -1,5 +1,5 @@
 """How long a partition takes to restore after a month, with old hours rolled up and without: `python
-benchmarks/roll_up.py [--days 30]`.
+-m benchmarks.roll_up [--days 30]`.
 
 Runs its own broker, fills both topics of one partition with decisions of 20 candidates and their outcomes, each
 with the record time of its hour, lets an aggregator fold them, and restores what it left.
@@ -13,9 +13,9 @@ from unittest.mock import patch
 import click
 from confluent_kafka.admin import NewTopic
 
+from benchmarks.aggregator import pair
 from topics import codec
 from topics.broker import embedded_broker
-from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind
 from topics.kafka import admin_client, producer, read_all
 from topics.registry import DECISIONS, OUTCOMES, STATISTICS, create_topics, topic_name
 from topics.settings import Settings
@@ -41,30 +41,15 @@ def create(settings: Settings) -> None:
 def fill(settings: Settings, days: int, an_hour: int, skills: int) -> None:
     """Sends so many decisions an hour over the last days, and an outcome for each."""
     rng, client = random.Random(7), producer(settings)  # noqa: S311  # seeded test data, no secret
-    begin_ms, kinds = int(time.time() * 1000) - days * 24 * HOUR_MS, list(OutcomeKind)
+    begin_ms = int(time.time() * 1000) - days * 24 * HOUR_MS
     for i in range(days * 24 * an_hour):
-        at_ms, customer, utterance = begin_ms + i * HOUR_MS // an_hour, f"c-{rng.randrange(5_000)}", f"u-{i}"
-        candidates = tuple(
-            Candidate(skill_id=f"skills:{skill}", score=0.0, probability=0.05, linked=False)
-            for skill in rng.sample(range(skills), 20)
-        )
-        decision = Decision(
-            event_time_ms=at_ms,
-            utterance_id=utterance,
-            customer_id=customer,
-            action=Action.LAUNCH,
-            skill_id=candidates[0].skill_id,
-            candidates=candidates,
-        )
-        outcome = Outcome(
-            event_time_ms=at_ms + 1,
-            utterance_id=utterance,
-            customer_id=customer,
-            outcome=rng.choice(kinds),
-            skill_id=candidates[1].skill_id,
-        )
-        for topic, event in ((DECISIONS, decision), (OUTCOMES, outcome)):
-            client.produce(topic_name(settings, topic), codec.encode(event), customer, timestamp=at_ms)
+        at_ms = begin_ms + i * HOUR_MS // an_hour
+        decision, outcome = pair(rng, i, skills, at_ms)
+        for name, value in (
+            (topic_name(settings, DECISIONS), codec.encode(decision)),
+            (topic_name(settings, OUTCOMES), codec.encode(outcome)),
+        ):
+            client.produce(name, value, decision.customer_id, timestamp=at_ms)
         if i % 1_000 == 0:
             client.flush()
     client.flush()
