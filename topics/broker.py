@@ -15,7 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
@@ -28,6 +29,7 @@ from topics.kafka_node import HEAP_MB, Node, free_port, is_node_of, prepare, wai
 
 # Kafka moves leadership and closes its logs in 1 to 3 s; what takes longer has lost its way.
 GRACE_S = 20.0
+CONTROLLER_HEAP_MB = 256
 # What the guard is told when there is nothing to end, so that it never kills a number given out again.
 NO_PROCESS = 0
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
@@ -142,15 +144,7 @@ class EmbeddedBroker:
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = prepare(self._node, self._log)
-        with self._node.console.open("ab") as console:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the owner, who then ends it in order
-            )
+        process = _spawned(self._node, self._log)
         self._tell_guard(process.pid)
         try:
             wait_until_it_answers(self._node, lambda: process.poll() is None)
@@ -164,12 +158,25 @@ class EmbeddedBroker:
         print(pid, file=self._guard, flush=True)
 
 
+def _spawned(node: Node, log: Callable[[str], None]) -> subprocess.Popen[bytes]:
+    command = prepare(node, log)
+    with node.console.open("ab") as console:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the owner, who then ends it in order
+        )
+
+
 @contextmanager
 def embedded_broker(
     settings: Mapping[str, str] = NO_SETTINGS,
     heap_mb: int = HEAP_MB,
     log: Callable[[str], None] = lambda _: None,
     protocols: Sequence[str] = (),
+    controller_apart: bool = False,
 ) -> Iterator[EmbeddedBroker]:
     """A broker on a free port of 127.0.0.1 with a temporary folder, for tests and the demo.
 
@@ -182,6 +189,10 @@ def embedded_broker(
         log: told what is going on, a line at a time.
         protocols: more listeners, each on a free port: `SSL`, `SASL_SSL`, `SASL_PLAINTEXT`. What they ask of a
             client is said in `settings`. The listener without any stays; `bootstrap` is its address.
+        controller_apart: the controller is a process of its own, as in most clusters that matter, and stays while
+            the broker is killed and restarted. A broker that restarts as its own controller believes for a moment
+            that it still leads, begins to load its groups, and begins again: until the second loading is over,
+            Kafka 4.3 and 4.4 give out group offsets that are old.
 
     Raises:
         BrokerError: jars not to be had, disk full, died at start, never answered.
@@ -191,12 +202,31 @@ def embedded_broker(
     for protocol in protocols:
         ports[protocol] = free_port("127.0.0.1", port, *ports.values())
     node = Node(folder, "127.0.0.1", port, settings, heap_mb, ports)
-    with _guarded(folder) as guard:
-        broker = EmbeddedBroker(node, guard, log)
+    with ExitStack() as stack:
+        if controller_apart:
+            node = replace(node, controller=stack.enter_context(_controller(node, log)))
+        broker = EmbeddedBroker(node, stack.enter_context(_guarded(folder)), log)
         try:
             yield broker
         finally:
             broker.kill()
+
+
+@contextmanager
+def _controller(broker: Node, log: Callable[[str], None]) -> Iterator[Node]:
+    """The controller of `broker`, in a process of its own; whether it came up shows when the broker answers."""
+    folder = Path(tempfile.mkdtemp(prefix="namefree-controller-"))
+    port = free_port(broker.host, broker.port, *broker.ports.values())
+    node = replace(broker, folder=folder, port=port, heap_mb=CONTROLLER_HEAP_MB, ports={}, controls=True)
+    with _guarded(folder) as guard:
+        process = _spawned(node, log)
+        print(process.pid, file=guard, flush=True)
+        try:
+            yield node
+        finally:
+            process.kill()
+            process.wait()
+            print(NO_PROCESS, file=guard, flush=True)
 
 
 @contextmanager

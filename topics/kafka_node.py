@@ -1,7 +1,7 @@
 """One Kafka node in one folder: its settings, its command line, when it answers, and why it did not.
 
 A node's folder holds `server.properties`, `log4j2.properties` and `logs/` (written anew at each start) and
-`kafka/`, the data. Broker and controller run in one Java process, as KRaft's combined mode.
+`kafka/`, the data. Broker and controller run in one Java process, as KRaft's combined mode, or each in its own.
 """
 
 import base64
@@ -29,6 +29,7 @@ FREE_BYTES = 256 * 1024 * 1024
 # A cold start takes 4 to 8 s on two cores; ten times that is a machine in trouble.
 ANSWER_DEADLINE_S = 90.0
 TAIL_LINES = 15
+CONTROLLER_ID = "100"  # of one that runs apart
 LOWEST_PORT, HIGHEST_PORT = 15_000, 32_000  # of those that are chosen here
 
 ONE_NODE = {
@@ -81,12 +82,19 @@ appender.file.strategy.max = 2
 """
 
 
+def _cluster_id() -> str:
+    made = uuid.uuid4().bytes
+    # Kafka's form of a UUID; a cleared first bit keeps it from starting with a dash, as a flag does.
+    return base64.urlsafe_b64encode(bytes([made[0] & 0x7F]) + made[1:]).decode().rstrip("=")
+
+
 @dataclass(frozen=True)
 class Node:
     """Where a node lives and listens. `settings` are server properties that win over `ONE_NODE`.
 
     `ports`: where else it listens, as security protocol (`SSL`, `SASL_SSL`, `SASL_PLAINTEXT`) to port; what these
-    ask of a client (certificates, mechanisms) is said in `settings`.
+    ask of a client (certificates, mechanisms) is said in `settings`. `cluster_id`: of a folder that is formatted; a
+    broker and the controller beside it share it.
     """
 
     folder: Path
@@ -95,6 +103,9 @@ class Node:
     settings: Mapping[str, str] = field(default_factory=dict)
     heap_mb: int = HEAP_MB
     ports: Mapping[str, int] = field(default_factory=dict)
+    controller: "Node | None" = None  # that runs apart; None: its own
+    controls: bool = False  # it is such a controller, and nothing else
+    cluster_id: str = field(default_factory=_cluster_id)
 
     @property
     def bootstrap(self) -> str:
@@ -225,18 +236,33 @@ def _write_files(node: Node) -> None:
 
 
 def _properties(node: Node) -> str:
-    # the node's own port is free until the node runs, so it could be drawn for the controller as well
-    controller = f"127.0.0.1:{free_port('127.0.0.1', node.port, *node.ports.values())}"
+    # Voters are named here and not in the formatted data (`format --standalone`), so that the controller may
+    # listen on another port after each start: two brokers on one machine never meet.
     ports = {"PLAINTEXT": node.port, **node.ports}
     listeners = ",".join(f"{protocol}://{node.host}:{port}" for protocol, port in ports.items())
-    own = {
-        "listeners": f"{listeners},CONTROLLER://{controller}",
-        "advertised.listeners": listeners,
-        # Named here and not in the formatted data (`format --standalone`), so that the controller may
-        # listen on another port after each start: two brokers on one machine never meet.
-        "controller.quorum.voters": f"1@{controller}",
-        "log.dirs": str(node.folder / "kafka"),
-    }
+    own = {"log.dirs": str(node.folder / "kafka")}
+    if node.controls:
+        own |= {
+            "process.roles": "controller",
+            "node.id": CONTROLLER_ID,
+            "listeners": f"CONTROLLER://{node.bootstrap}",
+            "controller.quorum.voters": f"{CONTROLLER_ID}@{node.bootstrap}",
+        }
+    elif node.controller:
+        own |= {
+            "process.roles": "broker",
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "controller.quorum.voters": f"{CONTROLLER_ID}@{node.controller.bootstrap}",
+        }
+    else:
+        # the node's own port is free until the node runs, so it could be drawn for the controller as well
+        controller = f"127.0.0.1:{free_port('127.0.0.1', node.port, *node.ports.values())}"
+        own |= {
+            "listeners": f"{listeners},CONTROLLER://{controller}",
+            "advertised.listeners": listeners,
+            "controller.quorum.voters": f"1@{controller}",
+        }
     return "".join(f"{name}={value}\n" for name, value in {**ONE_NODE, **own, **node.settings}.items())
 
 
@@ -256,11 +282,8 @@ def _java(node: Node, jars: str) -> list[str]:
 
 
 def _format(node: Node, java: list[str]) -> None:
-    made = uuid.uuid4().bytes
-    # Kafka's form of a UUID; a cleared first bit keeps it from starting with a dash, as a flag does.
-    cluster_id = base64.urlsafe_b64encode(bytes([made[0] & 0x7F]) + made[1:]).decode().rstrip("=")
     formatted = subprocess.run(
-        [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.properties)],
+        [*java, "kafka.tools.StorageTool", "format", "-t", node.cluster_id, "-c", str(node.properties)],
         capture_output=True,
         text=True,
         check=False,

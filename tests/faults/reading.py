@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import datetime
 
 import msgspec
 import numpy as np
@@ -13,6 +14,7 @@ from topics.kafka import consumer, partitions_of
 from topics.registry import DECISIONS, topic_name
 from topics.settings import Settings
 
+TOLD = 40  # of what was decided twice
 NONE = -1_000_000  # links that were not known at all
 
 
@@ -39,6 +41,7 @@ class Book:
         self.time_ms = np.zeros(traffic.total, np.int64)
         self.release = np.zeros(traffic.total, np.int32)  # utterance -> number of the release that decided it
         self.releases: dict[str, int] = {}  # release -> its number
+        self.again: list[str] = []  # what is known of the first that were decided twice
         self._last = np.full(CUSTOMERS, -1, np.int64)
         self.distinct = 0
         self.foreign = 0  # decided for the wrong customer, by the wrong customer's links, or never asked
@@ -47,15 +50,17 @@ class Book:
     def take(self, messages: Iterable[Message]) -> None:
         for message in messages:
             if message.error() is None:
-                self._take(self._decoder.decode(message.value() or b""), message.offset() or 0)
+                place = (message.partition() or 0, message.offset() or 0)
+                self._take(self._decoder.decode(message.value() or b""), *place)
 
-    def _take(self, seen: Seen, offset: int) -> None:
+    def _take(self, seen: Seen, partition: int, offset: int) -> None:
         number, customer = int(seen.utterance_id[2:]), int(seen.customer_id[2:])
         if not 0 <= number < self._traffic.total or number % CUSTOMERS != customer:
             self.foreign += 1
             return
         self.counts[number] += 1
         if self.counts[number] > 1:
+            self._note_again(number, partition, offset, seen.event_time_ms)
             return
         self.distinct += 1
         self.disordered += bool(number < self._last[customer])
@@ -66,6 +71,14 @@ class Book:
             linked, version = (int(part) for part in seen.linked[0].split(":"))
             self.foreign += linked != customer or seen.skill_id != seen.linked[0]
             self.used[number] = version
+
+    def _note_again(self, number: int, partition: int, offset: int, time_ms: int) -> None:
+        if len(self.again) < TOLD:
+            first, then = (datetime.fromtimestamp(at / 1000) for at in (self.time_ms[number], time_ms))
+            self.again.append(
+                f"utterance {number:,}: decisions[{partition}]@{self.first_at[number]} at {first:%H:%M:%S.%f}, "
+                f"and @{offset} at {then:%H:%M:%S.%f}"
+            )
 
     def lost(self) -> int:
         return int((self.counts[: self._traffic.sent] == 0).sum())

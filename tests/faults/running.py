@@ -68,7 +68,7 @@ def run_faults(
     say: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """A run on a broker of its own; `folder` takes logs and releases. Nothing is left running."""
-    with embedded_broker(BROKER) as broker:
+    with embedded_broker(BROKER, controller_apart=True) as broker:
         return _run(broker, seed, plan(seed, utterances, faults), utterances, folder, protocol, "", say)
 
 

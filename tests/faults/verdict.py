@@ -39,6 +39,8 @@ def verdict(
     say("a fresh reader reads all")
     live, fresh = reader.book, Book(traffic)
     fresh.take(read_all(settled(settings, DECISIONS), topic_name(settings, DECISIONS)))
+    for line in [] if workers.mutant else fresh.again:
+        say(line)
     found = {
         "never sent": traffic.total - traffic.sent,
         "lost": fresh.lost(),

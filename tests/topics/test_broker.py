@@ -5,12 +5,16 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from topics.broker import BrokerState, broker_down, broker_status, broker_up, embedded_broker
@@ -61,6 +65,43 @@ def test_it_keeps_port_and_data_over_a_kill_and_leaves_neither_process_nor_folde
         assert topics_of(bootstrap) == {"kept"}
     assert not is_node_of(broker.pid, broker.folder)
     assert not broker.folder.exists()
+
+
+def test_a_broker_whose_controller_runs_apart_loads_its_groups_once_after_a_kill(wait_until: Any) -> None:
+    folder = Path(tempfile.gettempdir())
+    before = set(folder.glob("namefree-controller-*"))
+    with embedded_broker(controller_apart=True) as broker:
+        make_topic(broker.bootstrap, "kept")
+        _commit(broker.bootstrap, 7)
+        (controller,) = set(folder.glob("namefree-controller-*")) - before
+        broker.restart()
+        assert topics_of(broker.bootstrap) == {"kept"}
+        assert _commit(broker.bootstrap, 8) == 7
+        said = (broker.folder / "logs" / "server.log").read_text()
+        assert "Finished loading of metadata from __consumer_offsets" in said
+        assert "Started unloading" not in said
+    wait_until(lambda: not controller.exists(), 60, "the controller's folder is gone")
+
+
+def _commit(bootstrap: str, offset: int) -> int:
+    """Commits for a group, and returns what was committed before."""
+    settings = {"bootstrap.servers": bootstrap, "group.id": "group"}
+    with closing(Consumer(settings)) as member:
+        (place,) = _patiently(lambda: member.committed([TopicPartition("kept", 0)], timeout=60))
+        member.commit(offsets=[TopicPartition("kept", 0, offset)], asynchronous=False)
+        return int(place.offset)
+
+
+def _patiently(call: Callable[[], Any]) -> Any:
+    """What it returns, once the group has a coordinator."""
+    ends_s = time.monotonic() + 60
+    while True:
+        try:
+            return call()
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > ends_s:
+                raise
+            time.sleep(0.1)
 
 
 def test_process_and_folder_are_gone_after_the_owner_was_killed(wait_until: Any) -> None:
