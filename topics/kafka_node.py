@@ -93,8 +93,8 @@ class Node:
     """Where a node lives and listens. `settings` are server properties that win over `ONE_NODE`.
 
     `ports`: where else it listens, as security protocol (`SSL`, `SASL_SSL`, `SASL_PLAINTEXT`) to port; what these
-    ask of a client (certificates, mechanisms) is said in `settings`. `cluster_id`: of a folder that is formatted; a
-    broker and the controller beside it share it.
+    ask of a client (certificates, mechanisms) is said in `settings`. `cluster_id`: of a folder that is formatted;
+    a broker and the controller beside it share it.
     """
 
     folder: Path
