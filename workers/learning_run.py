@@ -36,6 +36,8 @@ BATCH = 512
 PATIENCE_S = 180.0  # for a worker to do what it must: many times what it takes on two busy cores
 COSTS = {"question": round(1 - Behaviour().found_accepted, 6)}
 """What this world's operator knows of its customers: so many are lost to a question that names what was meant."""
+JUDGED = 2_000
+"""Requests whose outcomes judge the last candidate: more judge hardly better, and what judges teaches nothing."""
 WRITE_EVERY_S = 0.5  # of the aggregator: a part is asked in less than a minute
 
 
@@ -65,6 +67,7 @@ class Start:
         return CycleOptions(
             store=self.folder / "releases",
             data=self.folder / "corpus",
+            judge_share=min(CycleOptions.judge_share, JUDGED / len(self.world.rows)),
             cycle_epochs=self.options.cycle_epochs,
             bounds=self.options.bounds,
             learning=VARIANTS[self.variant].learning,

@@ -11,7 +11,7 @@ from model.data import Row
 from model.encoder import WordBatches
 from model.evaluation import evaluate
 from model.examples import batches, card_rows, encode_rows, random_links
-from model.pipeline import Recipe, is_held_out, steps, train
+from model.pipeline import Recipe, is_held_out, prepare, steps, train
 from model.selector import Request, Selector
 from model.statistics import Statistics
 from model.text import TextSettings, Vocabulary
@@ -51,6 +51,20 @@ def test_equal_seeds_give_equal_bundles_and_another_seed_another(
         ).digest
 
     assert digest(1) == digest(1) != digest(2)
+
+
+def test_a_row_that_is_not_sure_is_laid_beside_requests_where_one_skill_is_likely(
+    small_cards: list[SkillCard], small_rows: list[Row]
+) -> None:
+    one, other = (card.skill_id for card in small_cards[:2])
+    texts = [text for text in ("play it again", "once more", "go on then") if not is_held_out(text, SMALL.held_out)]
+    likely = Row(texts[0], one, "outcome", beliefs={one: 0.6, other: 0.3})
+    open_ = Row(texts[1], one, "outcome", beliefs={one: 0.4, other: 0.3})
+    corpus = prepare(small_cards, [*small_rows[:200], likely, open_], SMALL)
+    assert likely.text in corpus.kept_texts and open_.text not in corpus.kept_texts
+    assert corpus.kept.targets[corpus.kept_texts.index(likely.text)] == corpus.catalogue.row(one)
+    assert {likely.text, open_.text} <= set(corpus.own_texts)
+    assert {likely.text, open_.text}.isdisjoint(corpus.aside_texts)
 
 
 @pytest.mark.parametrize("kind", KINDS)

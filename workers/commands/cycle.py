@@ -55,6 +55,12 @@ PARTS = Learning.__struct_fields__
     help="Fewer telling outcomes are not worth a cycle.",
 )
 @click.option(
+    "--judge-share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=DEFAULTS.judge_share,
+    help="Of the outcomes' texts, what judges and is never learned from: some 2,000 labelled ones judge well.",
+)
+@click.option(
     "--half-life",
     type=click.FloatRange(0),
     default=DEFAULTS.half_life_hours,
@@ -85,6 +91,7 @@ def command(
     epochs: int,
     max_loss: float,
     min_outcomes: int,
+    judge_share: float,
     half_life: float,
     without: tuple[str, ...],
     promote: bool,
@@ -108,6 +115,7 @@ def command(
     options = CycleOptions(
         store=store or default_store(),
         data=data,
+        judge_share=judge_share,
         min_outcomes=min_outcomes,
         half_life_hours=half_life,
         bounds=Bounds(max_loss=max_loss),
