@@ -243,7 +243,8 @@ class Conductor:
     def _kill_redriver(self, points: str) -> None:
         with self._one["redrive"]:
             self.rubbish.send()
-            _until(self.rubbish.all_told, "dead letters")
+            due = _until(self.rubbish.due, "markers")  # more may be sent while these letters are waited for
+            _until(lambda: len(self.rubbish.letters()) >= due, "dead letters")
             code = _again(lambda: self._told(run_redriver, points), _is_killed)
             self.wrong["redrivers that were not killed"] += not _is_killed(code)
             code = _again(lambda: self._told(run_redriver, ""), lambda code: code == 0)
@@ -280,12 +281,13 @@ def _again(act: Callable[[], int | None], is_done: Callable[[int | None], bool])
             return code
 
 
-def _until(condition: Callable[[], bool], what: str) -> None:
+def _until(condition: Callable[[], int], what: str) -> int:
+    """What it is, once that is not 0."""
     ends_s = time.monotonic() + TOLD_S
     while time.monotonic() < ends_s:
         try:
-            if condition():
-                return
+            if found := condition():
+                return found
         except BrokerError:  # away
             pass
         time.sleep(0.2)

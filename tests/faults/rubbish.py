@@ -70,9 +70,9 @@ class Rubbish:
         name = topic_name(self._settings, DEAD_LETTERS)
         return [decode(message.value(), DeadLetter) for message in read_all(self._settings, name)]
 
-    def all_told(self) -> bool:
-        """Whether all that was sent, or sent back, has a dead letter. Raises BrokerError."""
-        return len(self.letters()) >= self.sent.total() + len(markers(self._settings))
+    def due(self) -> int:
+        """How many dead letters all makes that was sent, or sent back, until now. Raises BrokerError."""
+        return self.sent.total() + len(markers(self._settings))
 
     def wrong(self) -> dict[str, int]:
         """What is wrong with the letters and with what was sent back, by name."""
