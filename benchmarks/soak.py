@@ -146,8 +146,8 @@ def main(minutes: float, bundle: Path | None, utterances: Path | None, out: Path
         publish(settings, bundle, folder / "store", "", {}, "soak")
         children = [
             stack.enter_context(Child.start(settings, folder, "route")),
-            # a window that is over before the warm-up is: what waits in it is memory by design
-            stack.enter_context(Child.start(settings, folder, "aggregate", "--join-window", "0.5")),
+            # a short window: what waits in it is memory by design, and follows the rate
+            stack.enter_context(Child.start(settings, folder, "aggregate", "--join-window", "0.1")),
         ]
         until_ready(children)
         rows = list(read_rows(utterances or split_path(SAMPLE_DIR, "train")))

@@ -91,6 +91,12 @@ def test_compose_and_the_embedded_broker_are_of_one_kafka_version() -> None:
     assert f"image: apache/kafka:{KAFKA_VERSION}" in (DEPLOY / "compose.yml").read_text()
 
 
+def test_compose_has_the_controller_apart_from_the_broker() -> None:
+    """A broker that is its own controller gives out old offsets after a kill: see the operator's manual."""
+    roles = re.findall(r"(?m)^ +KAFKA_PROCESS_ROLES: (.*)$", (DEPLOY / "compose.yml").read_text())
+    assert sorted(roles) == ["broker", "controller"]
+
+
 def test_compose_binds_ports_to_the_loopback_only() -> None:
     """Nothing in there asks who is calling."""
     ports = re.findall(r"(?m)^ +ports: \[(.*)\]$", (DEPLOY / "compose.yml").read_text())
