@@ -189,10 +189,10 @@ def embedded_broker(
         log: told what is going on, a line at a time.
         protocols: more listeners, each on a free port: `SSL`, `SASL_SSL`, `SASL_PLAINTEXT`. What they ask of a
             client is said in `settings`. The listener without any stays; `bootstrap` is its address.
-        controller_apart: the controller is a process of its own, as clusters in production have it, and stays
-            while the broker is killed and restarted. A broker that restarts as its own controller believes for a moment
-            that it still leads, begins to load its groups, and begins again: until the second loading is over,
-            Kafka 4.3 and 4.4 give out group offsets that are old.
+        controller_apart: the controller is a process of its own, as in production, and stays while the broker is
+            killed and restarted. A broker that restarts as its own controller believes for a moment that it still
+            leads, begins to load its groups, and begins again: until the second loading is over, Kafka 4.3 and 4.4
+            give out group offsets that are old.
 
     Raises:
         BrokerError: jars not to be had, disk full, died at start, never answered.
