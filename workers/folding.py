@@ -153,7 +153,13 @@ class PartitionFold:
         return DECISIONS.name if far else None
 
     def changed(self, event_time_ms: int) -> list[StatisticsFold]:
-        """The folds of the changed buckets, at the present positions; encode them before the next `take`."""
+        """The folds of the changed buckets, at the present positions; encode them before the next `take`.
+
+        Where something was refused there is one at least: what was told, and how far was read, stand or fall
+        together.
+        """
+        if self.refused:
+            self._counts.touch(bucket_of(self.refused[0].record.timestamp_ms, self._minutes))
         return self._counts.changed(dict(self.positions), event_time_ms)
 
     def written(self) -> None:

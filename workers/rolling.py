@@ -44,6 +44,11 @@ class RollingCounts:
         self.dirty.add(bucket)
         return self.by_bucket.setdefault(bucket, Statistics())
 
+    def touch(self, bucket: str) -> None:
+        """If no bucket changed, the newest counts as changed; where there is none, `bucket` with nothing in it."""
+        if not self.dirty:
+            self.changing(max(self.by_bucket, default=bucket))
+
     def changed(self, offsets: dict[str, int], event_time_ms: int) -> list[StatisticsFold]:
         """The folds of the changed buckets; they share the counts."""
         return [

@@ -68,6 +68,8 @@ class Conductor:
         """Whether not too much is under way, and there is whom the fault may befall."""
         if fault.kind in ONE_ROUTER and self._workers.at_work(fault.slot) is None:
             return False
+        if fault.kind == "aggregator" and self._one["redrive"].locked():
+            return False  # who sends back waits for its letters: killed again and again it would never tell them
         return self._under_way() < AT_ONCE
 
     def begin(self, fault: Fault) -> None:
