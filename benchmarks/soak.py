@@ -5,7 +5,8 @@
 A broker of its own, topics that keep a minute or two, customers who ask as fast as decisions come and tell what
 became of each. The first minutes warm up: five, or half the run where that is less. What comes after must not grow
 by more than 2 %, by the line through all samples and by the largest mean of a minute against the first; else the
-exit code is 1. Give it a machine without other work: what waits for an outcome follows the rate, and so does memory. Without a bundle one is trained on the sample marketplace first, which takes a minute.
+exit code is 1. Give it a machine without other work: what waits for an outcome follows the rate, and so does
+memory. Without a bundle one is trained on the sample marketplace first, which takes a minute.
 """
 
 import sys
@@ -146,7 +147,7 @@ def main(minutes: float, bundle: Path | None, utterances: Path | None, out: Path
         publish(settings, bundle, folder / "store", "", {}, "soak")
         children = [
             stack.enter_context(Child.start(settings, folder, "route")),
-            # a short window: what waits in it, and a minute's grace longer, is memory by design and follows the rate
+            # short: what waits in it, and a minute's grace longer, is memory by design and follows the rate
             stack.enter_context(Child.start(settings, folder, "aggregate", "--join-window", "0.1")),
         ]
         until_ready(children)
