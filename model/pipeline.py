@@ -182,7 +182,7 @@ def gathered(
         exemplars = Exemplars.of(vectors, targets, len(corpus.catalogue), recipe.fitting.seed)
         return Evidence(model, corpus.catalogue, corpus.vocabulary, statistics, Learned(wording, exemplars))
 
-    return evidence(kept), evidence(kept) if kept is aside else evidence(kept, aside)
+    return evidence(kept), evidence(kept, aside)
 
 
 def held_out_lists(corpus: Corpus, making: Shortlists, evidence: Evidence, recipe: Recipe) -> Taught:

@@ -260,6 +260,8 @@ def fold_records(
         if record.partition not in partitions:
             partitions[record.partition] = PartitionFold(record.partition, bucket_minutes, window_ms)
         partitions[record.partition].take(record)
+    for fold in partitions.values():
+        fold.changed(0)  # who refused everything has a cell with nothing in it
     return {
         (bucket, number): counts
         for number, fold in partitions.items()

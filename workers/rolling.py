@@ -14,6 +14,7 @@ from model.statistics import Statistics, merge_all
 from topics.events import MAX_FOLD_BYTES, StatisticsFold
 from workers.buckets import DAY, DAY_MS, MONTH, minutes_of, taken_up_by
 
+NOTHING = Statistics()
 LARGEST_TAKEN_UP_BYTES = MAX_FOLD_BYTES // 2
 """What would be larger together stays apart: late events may still make it grow, and it must fit a message."""
 
@@ -30,6 +31,7 @@ class RollingCounts:
         self._newest_ms = max((fold.newest_ms for fold in folds), default=0)
         self._on_cluster = set(self.by_bucket)
         self._apart: set[str] = set()  # days and months that would be too large
+        self._hollow = next((name for name, counts in self.by_bucket.items() if counts == NOTHING), None)
 
     def tell_time(self, time_ms: int) -> None:
         """Takes in the event time of a decision, or its record's where that is earlier."""
@@ -41,13 +43,18 @@ class RollingCounts:
         """The counts to fold into: the bucket's own while it stands or is young, else of what takes it up."""
         while bucket not in self.by_bucket and (coarser := self._taken_up_by(bucket)) != bucket:
             bucket = coarser
+        if self._hollow is not None:
+            self._fill_or_drop(bucket)
         self.dirty.add(bucket)
         return self.by_bucket.setdefault(bucket, Statistics())
 
     def touch(self, bucket: str) -> None:
-        """If no bucket changed, the newest counts as changed; where there is none, `bucket` with nothing in it."""
+        """If no bucket changed, the newest counts as changed; where there is none, `bucket` with nothing in it,
+        until there is one with something."""
+        if not self.by_bucket:
+            self.by_bucket[bucket], self._hollow = Statistics(), bucket
         if not self.dirty:
-            self.changing(max(self.by_bucket, default=bucket))
+            self.dirty.add(max(self.by_bucket))
 
     def changed(self, offsets: dict[str, int], event_time_ms: int) -> list[StatisticsFold]:
         """The folds of the changed buckets; they share the counts."""
@@ -61,6 +68,14 @@ class RollingCounts:
         self.dirty.clear()
         self.gone.clear()
 
+    def _fill_or_drop(self, bucket: str) -> None:
+        """`bucket` gets something: the one with nothing in it is that, or it goes."""
+        hollow, self._hollow = self._hollow, None
+        if hollow is not None and hollow != bucket:
+            del self.by_bucket[hollow]
+            self.dirty.discard(hollow)
+            self.gone |= self._on_cluster & {hollow}
+
     def _taken_up_by(self, bucket: str) -> str:
         return taken_up_by(bucket, self._minutes, self._newest_ms)
 
@@ -69,7 +84,7 @@ class RollingCounts:
             parts: dict[str, list[str]] = {}
             for bucket in self.by_bucket:
                 coarser = self._taken_up_by(bucket)
-                if len(coarser) == level and coarser != bucket and coarser not in self._apart:
+                if len(coarser) == level and coarser not in self._apart and bucket not in (coarser, self._hollow):
                     parts.setdefault(coarser, []).append(bucket)
             for coarser, taken in parts.items():
                 self._take_up(coarser, taken)

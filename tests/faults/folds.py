@@ -24,8 +24,7 @@ def cells_that_differ(settings: Settings, instance: str = "") -> int:
     folds = newest_of(message for message in messages if not is_rubbish(message))
     kept = {(fold.bucket, fold.partition): Statistics.from_fold(fold) for fold in folds}
     plain = fold_records(_records(settings))
-    nothing = Statistics()  # a cell of a partition of which nothing but rubbish was read
-    return sum(kept.get(cell, nothing) != plain.get(cell, nothing) for cell in kept.keys() | plain.keys())
+    return sum(kept.get(cell) != plain.get(cell) for cell in kept.keys() | plain.keys())
 
 
 def _records(settings: Settings) -> Iterator[Record]:
