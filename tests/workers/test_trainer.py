@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import orjson
 import pytest
+from click.testing import CliRunner
 
 from model.bundle import Bundle, read_manifest, write_bundle
 from model.data import Row
@@ -22,6 +23,7 @@ from topics.kafka import producer
 from topics.registry import DECISIONS, OUTCOMES, UTTERANCES, create_topics, topic_name
 from topics.settings import Settings
 from workers.catalogue import load_catalogue
+from workers.commands import cycle
 from workers.cycle_options import CycleOptions, Learning
 from workers.gathering import gather
 from workers.releases import current_release, publish
@@ -122,6 +124,19 @@ def test_rows_that_judge_are_never_taught_and_the_same_in_every_cycle(
     assert 0.15 < len(judged) / (len(taught) + len(judged)) < 0.45
     again = gather(settings, options(tmp_path, None, judge_share=0.3))
     assert [row.text for row in again.judged] == [row.text for row in found.judged]
+
+
+def test_the_command_takes_the_share_that_judges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[CycleOptions] = []
+
+    def refuse(_settings: Settings, chosen: CycleOptions, _stop: object) -> None:
+        asked.append(chosen)
+        raise WorkerError("seen")
+
+    monkeypatch.setattr(cycle, "run_cycle", refuse)
+    arguments = ["--store", str(tmp_path), "--judge-share", "0.04"]
+    assert isinstance(CliRunner().invoke(cycle.command, arguments, obj=Settings()).exception, WorkerError)
+    assert [one.judge_share for one in asked] == [0.04]
 
 
 def test_rejected_answers_teach_no_label(
