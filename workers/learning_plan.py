@@ -11,7 +11,7 @@ from model.data import Row, read_rows, read_skills, split_path
 from model.gate_lines import Bounds
 from model.pipeline import Recipe, rows_digest
 from topics.events import SkillCard
-from workers.cycle_options import Learning
+from workers.cycle_options import CycleOptions, Learning
 from workers.learning_results import digest
 from workers.worlds import WORLDS
 
@@ -52,7 +52,7 @@ class LearningOptions:
     first: float = 0.2
     seeds: int = 1
     recipe: Recipe = field(default_factory=Recipe)
-    cycle_epochs: int = 4
+    cycle_epochs: int = CycleOptions.cycle_epochs
     bounds: Bounds = field(default_factory=Bounds)
     max_rows: int | None = None
     change_s: float = 30.0

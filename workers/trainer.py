@@ -99,7 +99,7 @@ def _train(found: Gathered, options: CycleOptions, parent: Bundle | None) -> Bun
 
 
 def _recipe(options: CycleOptions, parent: Bundle | None) -> Recipe:
-    """A later release starts from its parent and needs fewer epochs."""
+    """A later release starts from its parent, for as many epochs as the options say."""
     recipe = options.recipe
     if not options.learning.distillation:
         recipe = msgspec.structs.replace(recipe, teacher=0.0)
