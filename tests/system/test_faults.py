@@ -1,12 +1,16 @@
 """Short fault runs: what `make faults` and its sisters do at length."""
 
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tests.conftest import Broker
+from tests.conftest import Broker, WaitUntil
 from tests.faults.aggregator_kills import kill_again
-from tests.faults.plan import KINDS, MUTANT_FAULTS, mutant_plan, plan
+from tests.faults.conductor import Conductor
+from tests.faults.plan import KINDS, MUTANT_FAULTS, Fault, mutant_plan, plan
 from tests.faults.running import run_faults
 from topics.settings import Settings
 
@@ -40,3 +44,28 @@ def test_what_finds_a_mutant_is_in_its_plan_at_every_seed(mutant: str) -> None:
         found = mutant_plan(mutant, seed, 1_500)
         assert [fault.kind for fault in found] == [kind for kind, _ in MUTANT_FAULTS[mutant]]
         assert 0 < found[0].at < found[-1].at < 1_500
+
+
+def test_aggregators_are_left_alone_while_dead_letters_are_sent_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    """Who sends back waits for an aggregator's letters; one that is killed again and again never tells them."""
+    nobody: Any = SimpleNamespace(aimed=list, routers=[], aggregator_points=[])
+    broker: Any = None
+    conductor = Conductor(broker, Settings(), nobody, tmp_path, 0, lambda: 0, lambda: 0, lambda _said: None)
+    begun, enough = threading.Event(), threading.Event()
+
+    def sends() -> None:
+        begun.set()
+        enough.wait(60)
+        raise OSError("nothing to send it to")
+
+    monkeypatch.setattr(conductor.rubbish, "send", sends)
+    kill = Fault(at=0, kind="aggregator", points="aggregator.before_write=kill@1")
+    assert conductor.may_begin(kill)
+    conductor.begin(Fault(at=0, kind="redrive", points="redrive.before_commit=kill@1"))
+    assert begun.wait(60)
+    assert not conductor.may_begin(kill)
+    enough.set()
+    wait_until(conductor.is_idle, 60, "the end of the sending back")
+    assert conductor.may_begin(kill)

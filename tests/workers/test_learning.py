@@ -24,8 +24,9 @@ from workers.learning import Found
 from workers.learning_plan import ABLATIONS, ASKED, WHOLE, LearningOptions, Market, planned
 from workers.learning_report import render
 from workers.learning_results import SLICES, Kept, Measured, Part, Run, Sums, added, packed, sliced, unpacked
+from workers.learning_run import Start
 from workers.learning_summary import summary
-from workers.worlds import WORLDS
+from workers.worlds import WORLDS, World
 
 TINY = replace(
     SMALL,
@@ -230,3 +231,14 @@ def test_the_page_needs_nothing_else_and_says_what_is_simulated() -> None:
     assert "http" not in text.replace("http-equiv", "")
     assert all(name in text for name in (*WORLDS, *ASKED))
     assert "no statistics" in ABLATIONS
+
+
+@pytest.mark.parametrize(("asked", "share"), [(400, 0.1), (40_000, 0.05)])
+def test_two_thousand_requests_judge_a_cycle_and_never_more_than_a_tenth(
+    tmp_path: Path, asked: int, share: float
+) -> None:
+    """What judges teaches nothing, so more of it than is needed costs what the loop is there for."""
+    world = World("steady", [], [], [], [Row("feed the cat", "cats:paw")] * asked, [0, asked])
+    market = Market([], world.rows, Conditions({70: world.rows}, given=True))
+    start = Start(market, LearningOptions(tmp_path, tmp_path), world, WHOLE, 0, SMALL, tmp_path)
+    assert start.cycle().judge_share == pytest.approx(share)
