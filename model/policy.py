@@ -2,9 +2,10 @@
 
 With p_i the probability of candidate i, best first, and p_none that no skill should answer:
 
-    open the first    (1 − p_1) · wrong, or · wrong_enable where it is not linked    launch, enable
-    ask               question + (1 − p_1 − p_2 − p_3) · wrong                       discover
-    say nothing       (1 − p_none) · missed                                          none
+    open the first    (1 − p_1) · wrong                            launch, where it is linked
+                      p_1 · enable + (1 − p_1) · wrong_enable      enable, where it is not
+    ask               question + (1 − p_1 − p_2 − p_3) · wrong     discover
+    say nothing       (1 − p_none) · missed                        none
 
 The least is done, of equal ones the earlier in this list. Only the first candidate is opened, whatever opening
 another would cost, so that what is done and what is best are one.
@@ -36,14 +37,15 @@ class Costs(Struct, frozen=True, kw_only=True):
     """What a customer pays, in units of a wrong launch, and how much is explored. See `model.policy`.
 
     `wrong`: a skill opens, or a question is asked, and what was meant is not there. `wrong_enable`: a skill is
-    suggested that was not meant; easier to turn down than one that opened, but one that was meant still has to
-    be linked, and no measure of ours weighs these yet: equal until an operator knows better. `question`: being
-    asked which of three. `missed`: silence where a skill should have answered. `explore`: the share of requests
+    suggested that was not meant; equal until an operator knows better. `enable`: a skill is suggested that was
+    meant, and still has to be linked; nothing until an operator knows how many will not. `question`: being asked
+    which of three. `missed`: silence where a skill should have answered. `explore`: the share of requests
     with near ties that get one of them, at most 0.1. `near`: how much more a near tie may cost.
     """
 
     wrong: float = 1.0
     wrong_enable: float = 1.0
+    enable: float = 0.0
     question: float = 0.35
     missed: float = 0.8
     explore: float = 0.02
@@ -106,18 +108,20 @@ def options(candidates: Sequence[Candidate], none: float, costs: Costs) -> list[
 
 def _opening(candidate: Candidate, costs: Costs) -> Option:
     action = Action.LAUNCH if candidate.linked else Action.ENABLE
-    return Option(action, candidate.skill_id, _wrong(candidate, costs))
+    return Option(action, candidate.skill_id, _cost_of_opening(candidate, costs))
 
 
-def _wrong(candidate: Candidate, costs: Costs) -> float:
-    """The expected cost of opening it."""
-    return (1 - candidate.probability) * (costs.wrong if candidate.linked else costs.wrong_enable)
+def _cost_of_opening(candidate: Candidate, costs: Costs) -> float:
+    wrong = 1 - candidate.probability
+    if candidate.linked:
+        return wrong * costs.wrong
+    return candidate.probability * costs.enable + wrong * costs.wrong_enable
 
 
 def near_ties(candidates: Sequence[Candidate], found: Sequence[Option], costs: Costs) -> list[Option]:
     """What may be tried in place of opening the first: see the module. `found`: its `options`."""
     most = found[0].cost + costs.near
-    others = [_opening(other, costs) for other in candidates[1:ASKED_OF] if _wrong(other, costs) <= most]
+    others = [_opening(other, costs) for other in candidates[1:ASKED_OF] if _cost_of_opening(other, costs) <= most]
     return others + [option for option in found if option.action is Action.DISCOVER and option.cost <= most]
 
 

@@ -34,8 +34,12 @@ from workers.worlds import World
 log = logging.getLogger("namefree.learning")
 BATCH = 512
 PATIENCE_S = 180.0  # for a worker to do what it must: many times what it takes on two busy cores
-COSTS = {"question": round(1 - Behaviour().found_accepted, 6)}
-"""What this world's operator knows of its customers: so many are lost to a question that names what was meant."""
+COSTS = {
+    "enable": round(1 - Behaviour().right_enable_enabled, 6),
+    "question": round(1 - Behaviour().found_accepted, 6),
+}
+"""What this world's operator knows of its customers: so many are lost to a suggestion of what they meant, and to a
+question that names it."""
 JUDGED = 2_000
 """Requests whose outcomes judge the last candidate: more judge hardly better, and what judges teaches nothing."""
 WRITE_EVERY_S = 0.5  # of the aggregator: a part is asked in less than a minute

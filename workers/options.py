@@ -54,6 +54,7 @@ def worker_options(metrics_host: str, metrics_port: int) -> Callable[[F], F]:
 _COSTS = {  # of `model.policy.Costs`: the flag's name, most that it may be, what it says
     "wrong": ("cost_wrong", None, "Cost of a skill that opens and was not meant."),
     "wrong_enable": ("cost_wrong_enable", None, "Cost of a suggestion that was not meant."),
+    "enable": ("cost_enable", None, "Cost of a suggestion that was meant: linking it."),
     "question": ("cost_question", None, "Cost of asking which of three."),
     "missed": ("cost_missed", None, "Cost of silence where a skill was meant."),
     "explore": ("explore", MAX_EXPLORE, "Share of requests with near ties that get one of them."),

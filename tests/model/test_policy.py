@@ -53,6 +53,7 @@ costs_of = st.builds(
     Costs,
     wrong=st.floats(0.0, 3.0),
     wrong_enable=st.floats(0.0, 3.0),
+    enable=st.floats(0.0, 3.0),
     question=st.floats(0.0, 3.0),
     missed=st.floats(0.0, 3.0),
     explore=st.floats(0.0, MAX_EXPLORE),
@@ -78,10 +79,10 @@ def test_the_action_is_the_one_of_least_expected_cost(
 
 
 def test_expected_costs_are_those_of_the_formula() -> None:
-    costs = Costs(wrong=2.0, wrong_enable=1.5, question=0.3, missed=0.7)
+    costs = Costs(wrong=2.0, wrong_enable=1.5, enable=0.2, question=0.3, missed=0.7)
     linked, not_linked = candidates(0.5, 0.2, 0.1, 0.1, linked=True), candidates(0.5, 0.2, 0.1, 0.1)
     assert [option.cost for option in options(linked, 0.05, costs)] == pytest.approx([1.0, 0.7, 0.665])
-    assert [option.cost for option in options(not_linked, 0.05, costs)] == pytest.approx([0.75, 0.7, 0.665])
+    assert [option.cost for option in options(not_linked, 0.05, costs)] == pytest.approx([0.85, 0.7, 0.665])
 
 
 def test_nobody_is_asked_to_choose_among_one() -> None:
@@ -116,11 +117,11 @@ def test_the_dearer_silence_the_less_of_it(
         assert choose(*request, dearer).action is not Action.NONE
 
 
-@given(requests(), costs_of, st.floats(0.0, 3.0))
-def test_the_dearer_a_wrong_suggestion_the_fewer_and_launches_stay(
-    request: tuple[list[Candidate], float], costs: Costs, more: float
+@given(requests(), costs_of, st.floats(0.0, 3.0), st.sampled_from(["wrong_enable", "enable"]))
+def test_the_dearer_a_suggestion_the_fewer_and_launches_stay(
+    request: tuple[list[Candidate], float], costs: Costs, more: float, name: str
 ) -> None:
-    dearer = msgspec.structs.replace(costs, wrong_enable=costs.wrong_enable + more)
+    dearer = msgspec.structs.replace(costs, **{name: getattr(costs, name) + more})
     before, after = choose(*request, costs), choose(*request, dearer)
     assert before == after or before.action is Action.ENABLE
 

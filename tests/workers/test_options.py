@@ -44,9 +44,10 @@ def test_without_a_flag_the_bundles_costs_hold() -> None:
 
 def test_every_cost_has_its_flag() -> None:
     flags = (
-        "--cost-wrong 2 --cost-wrong-enable 1.5 --cost-question 0 --cost-missed 1 --explore 0 --explore-near 0.1"
+        "--cost-wrong 2 --cost-wrong-enable 1.5 --cost-enable 0.2 --cost-question 0 --cost-missed 1 "
+        "--explore 0 --explore-near 0.1"
     )
-    costs = {"wrong": 2, "wrong_enable": 1.5, "question": 0, "missed": 1, "explore": 0, "near": 0.1}
+    costs = {"wrong": 2, "wrong_enable": 1.5, "enable": 0.2, "question": 0, "missed": 1, "explore": 0, "near": 0.1}
     assert costs_of(*flags.split()) == costs
     assert set(costs) == set(Costs.__struct_fields__)
 
@@ -62,7 +63,8 @@ def test_the_commands_that_decide_take_the_same_costs(name: str) -> None:
     command = root.get_command(click.Context(root), name)
     assert command is not None
     flags = {flag for parameter in command.params for flag in parameter.opts}
-    assert {"--cost-wrong", "--cost-wrong-enable", "--cost-question", "--cost-missed", "--explore"} <= flags
+    costs = {"--cost-wrong", "--cost-wrong-enable", "--cost-enable", "--cost-question", "--cost-missed"}
+    assert costs | {"--explore", "--explore-near"} <= flags
 
 
 @pytest.mark.parametrize(
