@@ -15,8 +15,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -146,7 +148,7 @@ def _write_files(bundle: Bundle, folder: Path) -> Manifest:
         _write_synced(folder / name, data)
     files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     manifest = msgspec.structs.replace(bundle.manifest, files=files, skills=len(bundle.catalogue))
-    manifest = msgspec.structs.replace(manifest, digest=_digest(manifest))
+    manifest = msgspec.structs.replace(manifest, digest=_digest(msgspec.to_builtins(manifest)))
     _write_synced(folder / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     return manifest
 
@@ -166,9 +168,10 @@ def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in _tensors(module).items()}
 
 
-def _digest(manifest: Manifest) -> str:
-    bare = msgspec.structs.replace(manifest, digest="")
-    return hashlib.sha256(msgspec.json.encode(bare, order="deterministic")).hexdigest()
+def _digest(said: Mapping[str, Any]) -> str:
+    """Of the fields that a manifest tells, as it tells them: one from before a setting was there keeps its own."""
+    free = {name: dict(sorted(said[name].items())) for name in ("provenance", "measures", "files") if name in said}
+    return hashlib.sha256(msgspec.json.encode({**said, **free, "digest": ""})).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -187,7 +190,7 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.format != FORMAT:
         remedy = "train it again" if manifest.format in OLDER else "upgrade"
         raise BadBundle(f"{folder} has format {manifest.format!r}, this version reads {FORMAT!r}: {remedy}")
-    if manifest.digest != _digest(manifest):
+    if manifest.digest != _digest(msgspec.json.decode(data)):
         raise BadBundle(f"{path} does not have its own digest: it was changed by hand or damaged")
     return manifest
 

@@ -16,6 +16,7 @@ from model.bundle import FILES, Bundle, read_bundle, read_manifest, write_bundle
 from model.selector import Request, Selector
 from topics.errors import BadBundle
 
+RELEASE = "714b3cbeeee6"
 Tensors = dict[str, Tensor]
 REQUESTS = [Request("get me a car", ("rides:acorn",)), Request("will it rain"), Request("zeppelin")]
 
@@ -29,6 +30,12 @@ def test_writing_twice_gives_one_digest_and_replaces_the_folder(small_bundle: Bu
     second = write_bundle(small_bundle, tmp_path / "bundle")
     assert first.digest == second.digest == read_manifest(tmp_path / "bundle").digest
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_manifest_from_before_a_setting_was_there_is_whole_and_means_its_default() -> None:
+    """Written before `enable` was a cost: who updates namefree keeps the releases that serve."""
+    found = read_manifest(Path(__file__).parent / "golden")
+    assert (found.release, found.costs.wrong_enable, found.costs.enable) == (RELEASE, 1.0, 0.0)
 
 
 def test_a_folder_that_is_no_bundle_is_not_overwritten(small_bundle: Bundle, tmp_path: Path) -> None:
