@@ -27,6 +27,7 @@ from workers.failpoints import reach
 from workers.faust_client import BatchSchema, make_app
 from workers.fold_store import FoldWriter, encode_fold, encode_letter, key_of
 from workers.folding import PartitionFold
+from workers.memory import trimmed
 from workers.metrics import AggregatorMetrics, bounded_reason, serve_metrics
 from workers.records import Record
 from workers.restoring import SOURCES, Abandoned, Restoration
@@ -366,13 +367,14 @@ def run_aggregator(
     check_group(settings, f"{settings.prefix}{options.group}")
     metrics = AggregatorMetrics(CollectorRegistry())
     aggregator: list[Aggregator] = []  # made within its event loop; the probes look in here
-    with serve_metrics(
+    serving = serve_metrics(
         metrics.registry,
         options.metrics_host,
         options.metrics_port,
         live=lambda: not aggregator or aggregator[0].is_live(),
         ready=lambda: bool(aggregator) and aggregator[0].is_ready(),
-    ) as port:
+    )
+    with trimmed(), serving as port:
         log.info("aggregating; metrics at http://%s:%d/metrics", options.metrics_host, port)
 
         async def aggregate() -> None:

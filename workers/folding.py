@@ -41,7 +41,7 @@ NOTHING = {DECISIONS.name: 0, OUTCOMES.name: 0}
 
 @dataclass(slots=True)
 class _Chosen:
-    """What is kept of a decision: a few hundred bytes."""
+    """What is kept of a decision until its outcome comes: a few hundred bytes."""
 
     timestamp_ms: int
     offset: int
@@ -53,11 +53,13 @@ class _Chosen:
 
 @dataclass(slots=True)
 class _Join:
-    """One customer's utterance: its first decision, its first outcome while that waits, and whether it had one."""
+    """One customer's utterance: when its first decision was recorded, that decision while it waits for an outcome,
+    and the first outcome while that waits for a decision. Both came where neither waits: what comes again is known
+    by this until the window is over, and nothing more is kept of it."""
 
+    decided_ms: int | None = None
     chosen: _Chosen | None = None
     early: tuple[Record, Outcome] | None = None
-    answered: bool = False
 
 
 class PartitionFold:
@@ -124,9 +126,9 @@ class PartitionFold:
         clock_ms = self._clock_ms | dict.fromkeys(idle, now_ms)
         for timestamp_ms, key in self._older_than(DECISIONS.name, clock_ms[OUTCOMES.name]):
             join = self._joins.get(key)
-            if join and join.chosen and join.chosen.timestamp_ms == timestamp_ms:
+            if join and join.decided_ms == timestamp_ms:
                 del self._joins[key]
-                self.waiting -= not join.answered
+                self.waiting -= join.chosen is not None
         for timestamp_ms, key in self._older_than(OUTCOMES.name, clock_ms[DECISIONS.name]):
             join = self._joins.get(key)
             if join and join.early and join.early[0].timestamp_ms == timestamp_ms:
@@ -173,7 +175,7 @@ class PartitionFold:
 
     def _take_decision(self, record: Record, decision: Decision) -> None:
         self._counts.tell_time(min(decision.event_time_ms, record.timestamp_ms))
-        bucket = bucket_of(decision.event_time_ms, self._minutes)
+        bucket = intern(bucket_of(decision.event_time_ms, self._minutes))
         if record.offset >= self.complete[DECISIONS.name]:
             self._changing("decision", bucket).fold(decision)
         linked = tuple(intern(skill_id) for skill_id in linked_skills(decision))
@@ -185,14 +187,14 @@ class PartitionFold:
     def _meet(self, key: str, chosen: _Chosen) -> None:
         """A decision joins the outcome that came before it, or waits for one, or is a repetition."""
         join = self._joins.get(key)
-        if join and join.chosen and self._near(join.chosen.timestamp_ms, chosen.timestamp_ms):
+        if join and join.decided_ms is not None and self._near(join.decided_ms, chosen.timestamp_ms):
             return  # the first decision keeps the outcome
         if join and join.early and not self._near(join.early[0].timestamp_ms, chosen.timestamp_ms):
             self._refuse_early(join)
             join = None
-        self.waiting -= bool(join and join.chosen and not join.answered)
+        self.waiting -= bool(join and join.chosen)
         early = join.early if join else None
-        self._joins[key] = _Join(chosen, answered=early is not None)
+        self._joins[key] = _Join(chosen.timestamp_ms, None if early else chosen)
         self._by_age[DECISIONS.name].append((chosen.timestamp_ms, key))
         if early:
             self.early -= 1
@@ -207,12 +209,12 @@ class PartitionFold:
             self._joins[key] = _Join(early=(record, outcome))
             self._by_age[OUTCOMES.name].append((record.timestamp_ms, key))
             self.early += 1
-        elif join.answered or join.early:
+        elif join.chosen is None:
             self.folded["duplicate"] += 1
-        elif join.chosen and self._near(join.chosen.timestamp_ms, record.timestamp_ms):
-            join.answered = True
-            self.waiting -= 1
+        elif self._near(join.chosen.timestamp_ms, record.timestamp_ms):
             self._fold_pair(join.chosen, record, outcome)
+            join.chosen = None
+            self.waiting -= 1
         else:
             self._refuse_unknown(record)
 
