@@ -182,7 +182,8 @@ def read_manifest(folder: Path) -> Manifest:
             data = file.read(MAX_MANIFEST_BYTES + 1)
         if len(data) > MAX_MANIFEST_BYTES:
             raise BadBundle(f"{path} is larger than {MAX_MANIFEST_BYTES:,} bytes: it is no manifest of ours")
-        manifest = msgspec.json.decode(data, type=Manifest)
+        said = msgspec.json.decode(data)
+        manifest = msgspec.convert(said, Manifest)
     except OSError as error:
         raise BadBundle(f"{folder} holds no bundle: {path.name} cannot be read ({error.strerror})") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -190,7 +191,7 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.format != FORMAT:
         remedy = "train it again" if manifest.format in OLDER else "upgrade"
         raise BadBundle(f"{folder} has format {manifest.format!r}, this version reads {FORMAT!r}: {remedy}")
-    if manifest.digest != _digest(msgspec.json.decode(data)):
+    if manifest.digest != _digest(said):
         raise BadBundle(f"{path} does not have its own digest: it was changed by hand or damaged")
     return manifest
 
