@@ -39,7 +39,7 @@ class CycleOptions:
     min_outcomes: int = 100
     half_life_hours: float = 0.0
     bounds: Bounds = field(default_factory=Bounds)
-    cycle_epochs: int = 8
+    cycle_epochs: int = 4
     recipe: Recipe = field(default_factory=Recipe)
     learning: Learning = field(default_factory=Learning)
     promotion: PromotionOptions | None = None
