@@ -1,4 +1,4 @@
-"""Whether memory stays: a router and an aggregator at full speed, their resident memory every ten seconds.
+"""Whether memory stays: a router and an aggregator at full speed, their resident memory every second.
 
     python -m benchmarks.soak --minutes 30 [--bundle BUNDLE --utterances FILE] [--out build/soak.json]
 
@@ -39,7 +39,7 @@ from workers.releases import publish
 
 MOST_GROWTH = 0.02
 WARM_UP_MINUTES = 5.0
-EVERY_S = 10.0
+EVERY_S = 1.0
 MINUTE = int(60 / EVERY_S)  # samples
 BROKER = {"log.retention.check.interval.ms": "10000", "log.segment.delete.delay.ms": "1000"}
 KEPT = {"retention.ms": "60000", "segment.ms": "30000", "segment.bytes": str(32 * 1024 * 1024)}

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-EVERY_S = 10.0  # some milliseconds each time
+EVERY_S = 60.0  # a router takes its working memory, some 80 MB, back within two seconds
 
 
 def trim() -> None:
