@@ -27,7 +27,6 @@ from workers.failpoints import reach
 from workers.faust_client import BatchSchema, make_app
 from workers.fold_store import FoldWriter, encode_fold, encode_letter, key_of
 from workers.folding import PartitionFold
-from workers.memory import trimmed
 from workers.metrics import AggregatorMetrics, bounded_reason, serve_metrics
 from workers.records import Record
 from workers.restoring import SOURCES, Abandoned, Restoration
@@ -374,7 +373,7 @@ def run_aggregator(
         live=lambda: not aggregator or aggregator[0].is_live(),
         ready=lambda: bool(aggregator) and aggregator[0].is_ready(),
     )
-    with trimmed(), serving as port:
+    with serving as port:
         log.info("aggregating; metrics at http://%s:%d/metrics", options.metrics_host, port)
 
         async def aggregate() -> None:

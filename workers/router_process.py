@@ -36,7 +36,6 @@ from workers.dead_letters import Ceiling
 from workers.deciding import Selecting
 from workers.links import LinksTable
 from workers.live import LiveFollower, LiveOptions
-from workers.memory import trimmed
 from workers.metrics import RouterMetrics, serve_metrics
 from workers.router import Commit, Router
 from workers.serving import FixedBundle, Loader, ReleaseFollower, wait_for_release
@@ -85,7 +84,6 @@ def run_router(
     check_router_topics(settings)
     metrics = RouterMetrics(CollectorRegistry())
     with ExitStack() as stack:
-        stack.enter_context(trimmed())
         router: list[Router] = []  # empty until the group is joined; the probes look in here
         port = stack.enter_context(
             serve_metrics(
