@@ -366,14 +366,13 @@ def run_aggregator(
     check_group(settings, f"{settings.prefix}{options.group}")
     metrics = AggregatorMetrics(CollectorRegistry())
     aggregator: list[Aggregator] = []  # made within its event loop; the probes look in here
-    serving = serve_metrics(
+    with serve_metrics(
         metrics.registry,
         options.metrics_host,
         options.metrics_port,
         live=lambda: not aggregator or aggregator[0].is_live(),
         ready=lambda: bool(aggregator) and aggregator[0].is_ready(),
-    )
-    with serving as port:
+    ) as port:
         log.info("aggregating; metrics at http://%s:%d/metrics", options.metrics_host, port)
 
         async def aggregate() -> None:
