@@ -17,7 +17,6 @@ from model.bundle import write_bundle
 from model.data import read_rows, read_skills, split_path
 from model.pipeline import Recipe, steps, train
 from topics.broker import embedded_broker
-from topics.errors import WorkerError
 from topics.registry import create_topics
 from topics.settings import Settings
 from workers import console
@@ -31,7 +30,7 @@ from workers.fold_store import read_statistics
 from workers.learning_run import COSTS, JUDGED, PATIENCE_S
 from workers.portions import write_folder
 from workers.releases import publish
-from workers.trainer import CycleResult, run_cycle
+from workers.trainer import run_cycle
 from workers.worlds import World, draw
 
 FIRST = 0.2  # of the training rows
@@ -59,16 +58,6 @@ def ask(settings: Settings, world: World, outcomes: int, workers: tuple[Child, C
     wait_for(folded, "every outcome to be folded", workers, PATIENCE_S)
 
 
-def timed(settings: Settings, options: CycleOptions) -> tuple[CycleResult, float]:
-    """One cycle, and its seconds. Raises WorkerError where it published nothing."""
-    began_s = time.monotonic()
-    result = run_cycle(settings, options)
-    seconds = time.monotonic() - began_s
-    if not result.published:
-        raise WorkerError(f"the cycle published nothing after {seconds:.0f} s: {result.reason}")
-    return result, seconds
-
-
 @click.command()
 @click.option("--data", required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--outcomes", default=100_000, show_default=True, type=click.IntRange(1))
@@ -92,11 +81,16 @@ def main(data: Path, outcomes: int, first: Path | None) -> None:
         )
         wait_for(lambda: all(one.is_ready() for one in workers), "the workers to be ready", workers, PATIENCE_S)
         ask(settings, world, outcomes, workers)
-        result, seconds = timed(settings, options)
+        began_s = time.monotonic()
+        result = run_cycle(settings, options)
+        seconds = time.monotonic() - began_s
     rows = (result.corpus_rows, result.outcome_rows, result.believed_rows, result.judged_rows)
     columns = ["outcomes", "corpus rows", "labelled", "believed", "judged by", "seconds", "top-1 before", "after"]
     top1 = (result.before["decision_top1"], result.after["decision_top1"])
-    console.print_table("one cycle", columns, [[f"{outcomes:,}", *rows, round(seconds), *top1]])
+    verdict = "published" if result.published else "refused"  # it was trained and judged either way
+    console.print_table(
+        f"one cycle, {verdict}: {result.reason}", columns, [[f"{outcomes:,}", *rows, round(seconds), *top1]]
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ ZOMBIE_S = 8.0  # longer than session (3 s) and transaction (4 s) live together
 WAKE_S = 60.0  # a zombie is woken then, whether others have done its work or not
 NUDGE_S = 12.0  # between two tries to bring a router to a place that it passes seldom
 MEND_S = 3.0  # after a damaged release comes a whole one
-TOLD_S = 600.0  # for dead letters: of the aggregators due to be killed before, each takes a minute to be let in
+TOLD_S = 240.0  # for dead letters: an aggregator that was killed reads minutes of decisions again first
 AGAIN_S = 90.0  # what the broker's absence ended is done again, so long
 ONE_ROUTER = ("clean bounce", "hard bounce", "zombie")
 HARNESS = "failures of the harness itself"
@@ -70,6 +70,8 @@ class Conductor:
             return False
         if fault.kind == "aggregator" and self._one["redrive"].locked():
             return False  # who sends back waits for its letters: killed again and again it would never tell them
+        if fault.kind == "redrive" and self._workers.aggregator_points:
+            return False  # for the same reason
         return self._under_way() < AT_ONCE
 
     def begin(self, fault: Fault) -> None:

@@ -62,8 +62,12 @@ def test_aggregators_are_left_alone_while_dead_letters_are_sent_back(
 
     monkeypatch.setattr(conductor.rubbish, "send", sends)
     kill = Fault(at=0, kind="aggregator", points="aggregator.before_write=kill@1")
+    redrive = Fault(at=0, kind="redrive", points="redrive.before_commit=kill@1")
+    conductor.begin(kill)  # is due, and has not befallen anybody
+    assert not conductor.may_begin(redrive)
+    nobody.aggregator_points.clear()
     assert conductor.may_begin(kill)
-    conductor.begin(Fault(at=0, kind="redrive", points="redrive.before_commit=kill@1"))
+    conductor.begin(redrive)
     assert begun.wait(60)
     assert not conductor.may_begin(kill)
     enough.set()

@@ -127,6 +127,17 @@ def test_decisions_that_nobody_answers_are_forgotten_once_outcomes_were_read_pas
     assert found.waiting == 1
 
 
+def test_answered_decisions_are_forgotten_after_the_window_too() -> None:
+    """Else memory would grow by every decision there ever was."""
+    late = 10 * HOUR_MS
+    found = fold(decision(0), outcome(0), decision(1, "u-2", at_ms=late), outcome(1, "u-2", at_ms=late))
+    found.take(outcome(2))
+    assert found.folded["duplicate"] == 1  # it is still known
+    found.expire(now_ms=T0_MS + late)
+    found.take(outcome(3))
+    assert (found.folded["duplicate"], found.early) == (1, 1)
+
+
 def test_the_topic_that_is_far_ahead_has_to_wait() -> None:
     assert fold(decision(0), outcome(0)).ahead() is None
     later = [decision(i, f"u-{i}", at_ms=HOUR_MS + 1) for i in range(1, MAX_AHEAD + 3)]
