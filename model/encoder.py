@@ -17,6 +17,9 @@ from model.text import Encoded, Vocabulary, ngrams
 Reading = Literal["convolution", "bilstm", "bag"]
 READINGS: tuple[Reading, ...] = ("convolution", "bilstm", "bag")
 SPAN = 3  # words that one step of the convolution sees
+AT_ONCE = 2_048
+"""Words read together where nothing is learned: six megabytes at most, however long the requests of a batch are.
+Now and then a batch of long ones took 24, which a worker's heap then held for good."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,16 @@ class Encoder(nn.Module):
 
     def forward(self, words: Words) -> tuple[Tensor, Tensor]:
         """u (B, D) and the unit bag (B, E)."""
-        x = self.word_vectors(words)[words.words]  # (B, T, E)
-        weights = words.weights  # (B, T)
+        vectors = self.word_vectors(words)  # (W, E)
+        if self.training:
+            return self._encode(vectors[words.words], words.weights, words.lengths)
+        some = max(1, AT_ONCE // words.words.shape[1])  # requests
+        parts = zip(*(tensor.split(some) for tensor in (words.words, words.weights, words.lengths)), strict=True)
+        u, bags = zip(*(self._encode(vectors[rows], *rest) for rows, *rest in parts), strict=True)
+        return torch.cat(u), torch.cat(bags)
+
+    def _encode(self, x: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of word vectors in their order, (B, T, E)."""
         if self.training:
             kept = torch.rand(x.shape[:2]) > self.dropout / 3  # (B, T): whole words, so that no one word decides
             x, weights = x * kept[..., None], weights * kept
@@ -134,9 +145,7 @@ class Encoder(nn.Module):
         u: Tensor = self.bag(bag)  # (B, D)
         if self.reading == "bag":
             return u, bag
-        states = (
-            self._convolved(x, weights, words.lengths) if self.reading == "convolution" else self._read(x, words)
-        )
+        states = self._convolved(x, weights, lengths) if self.reading == "convolution" else self._read(x, lengths)
         return u + self.state(F.dropout(states, self.dropout, self.training)), bag
 
     def _bag(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -153,9 +162,9 @@ class Encoder(nn.Module):
         mean = torch.einsum("bt,bth->bh", weights, h) / weights.sum(1, keepdim=True).clamp(min=1e-6)
         return torch.cat([highest, mean], dim=-1)
 
-    def _read(self, x: Tensor, words: Words) -> Tensor:
+    def _read(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The last state of each direction, (B, 2H)."""
-        return torch.cat([self._last(self.forward_lstm, x, words.lengths), self._backward(x, words.lengths)], -1)
+        return torch.cat([self._last(self.forward_lstm, x, lengths), self._backward(x, lengths)], -1)
 
     def _backward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Reads each text from its own last word, (B, H). Padding stays at the end, so batches change nothing."""

@@ -13,6 +13,7 @@ What is folded is a function of the two topics' prefixes alone, however the topi
   before O: whatever is read again is known to be in or not.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ MAX_AHEAD = 10_000
 """Decisions that may wait for outcomes from beyond the join window before their topic has to wait. A marketplace
 without any outcome is such a case: its first statistics must not wait for outcomes that do not come."""
 
+SLICES = 8
+"""Decisions are kept, and forgotten, by slices of one to two eighths of the time that they are kept. Not of one
+length, since a dict's table doubles at some size: all would double at once where the rate rises a little."""
+
 NOTHING = {DECISIONS.name: 0, OUTCOMES.name: 0}
 
 
@@ -51,15 +56,10 @@ class _Chosen:
     expected: int  # the probability of the choice, in millionths
 
 
-@dataclass(slots=True)
-class _Join:
-    """One customer's utterance: when its first decision was recorded, that decision while it waits for an outcome,
-    and the first outcome while that waits for a decision. Both came where neither waits: what comes again is known
-    by this until the window is over, and nothing more is kept of it."""
-
-    decided_ms: int | None = None
-    chosen: _Chosen | None = None
-    early: tuple[Record, Outcome] | None = None
+_Early = tuple[Record, Outcome]
+_Known = _Chosen | int
+"""What is known of a decision: all that its outcome needs while it waits for that, afterwards only when it was
+recorded, so that what comes again is known until the window is over."""
 
 
 class PartitionFold:
@@ -82,15 +82,20 @@ class PartitionFold:
         self.refused: list[Refused] = []
         self.folded = {"decision": 0, "outcome": 0, "duplicate": 0}
         self.waiting = 0  # decisions without an outcome
-        self.early = 0  # outcomes without a decision
         self._minutes = bucket_minutes
         self._window_ms = window_ms
         recorded = [committed, *(fold.offsets for fold in folds)]
         self.complete = {topic: max(offsets.get(topic, 0) for offsets in recorded) for topic in NOTHING}
         self._clock_ms = dict(NOTHING)
-        self._joins: dict[str, _Join] = {}
-        self._by_age: dict[str, deque[tuple[int, str]]] = {DECISIONS.name: deque(), OUTCOMES.name: deque()}
+        self._decided: deque[tuple[int, dict[int, _Known]]] = deque()  # by slices, each until some time
+        self._slices = 0  # that there ever were
+        self._early: dict[int, _Early] = {}  # outcomes that wait for their decisions, the oldest first
         self._counts = RollingCounts(partition, bucket_minutes, folds)
+
+    @property
+    def early(self) -> int:
+        """Outcomes without a decision."""
+        return len(self._early)
 
     @property
     def dirty(self) -> set[str]:
@@ -124,16 +129,16 @@ class PartitionFold:
         too soon. A topic in `idle` has been read to its end, so for it the time is `now_ms`.
         """
         clock_ms = self._clock_ms | dict.fromkeys(idle, now_ms)
-        for timestamp_ms, key in self._older_than(DECISIONS.name, clock_ms[OUTCOMES.name]):
-            join = self._joins.get(key)
-            if join and join.decided_ms == timestamp_ms:
-                del self._joins[key]
-                self.waiting -= join.chosen is not None
-        for timestamp_ms, key in self._older_than(OUTCOMES.name, clock_ms[DECISIONS.name]):
-            join = self._joins.get(key)
-            if join and join.early and join.early[0].timestamp_ms == timestamp_ms:
-                del self._joins[key]
-                self._refuse_early(join)
+        kept_ms = self._window_ms + GRACE_MS
+        while self._decided and self._decided[0][0] + kept_ms < clock_ms[OUTCOMES.name]:
+            self.waiting -= sum(isinstance(one, _Chosen) for one in self._decided.popleft()[1].values())
+        late = [
+            key
+            for key, (record, _) in self._early.items()
+            if record.timestamp_ms + kept_ms < clock_ms[DECISIONS.name]
+        ]
+        for key in late:
+            self._refuse_unknown(self._early.pop(key)[0])
 
     def resume(self) -> None:
         """Ends the reading again of what was complete: what was refused then was told then.
@@ -181,42 +186,58 @@ class PartitionFold:
         linked = tuple(intern(skill_id) for skill_id in linked_skills(decision))
         skill_id = decision.skill_id and intern(decision.skill_id)
         expected = expected_millionths(decision)
-        chosen = _Chosen(record.timestamp_ms, record.offset, bucket, skill_id, linked, expected)
+        clock_ms = self._clock_ms[DECISIONS.name]
+        # one number for all of a millisecond, as decisions come in bursts
+        timestamp_ms = clock_ms if clock_ms == record.timestamp_ms else record.timestamp_ms
+        chosen = _Chosen(timestamp_ms, record.offset, bucket, skill_id, linked, expected)
         self._meet(_key(decision), chosen)
 
-    def _meet(self, key: str, chosen: _Chosen) -> None:
+    def _meet(self, key: int, chosen: _Chosen) -> None:
         """A decision joins the outcome that came before it, or waits for one, or is a repetition."""
-        join = self._joins.get(key)
-        if join and join.decided_ms is not None and self._near(join.decided_ms, chosen.timestamp_ms):
+        known, first = self._find(key)
+        if first is not None and self._near(_decided_ms(first), chosen.timestamp_ms):
             return  # the first decision keeps the outcome
-        if join and join.early and not self._near(join.early[0].timestamp_ms, chosen.timestamp_ms):
-            self._refuse_early(join)
-            join = None
-        self.waiting -= bool(join and join.chosen)
-        early = join.early if join else None
-        self._joins[key] = _Join(chosen.timestamp_ms, None if early else chosen)
-        self._by_age[DECISIONS.name].append((chosen.timestamp_ms, key))
+        if isinstance(first, _Chosen):
+            known[key] = first.timestamp_ms  # from now on outcomes are this one's
+            self.waiting -= 1
+        early = self._early.pop(key, None)
+        if early and not self._near(early[0].timestamp_ms, chosen.timestamp_ms):
+            self._refuse_unknown(early[0])
+            early = None
+        self._slice(chosen.timestamp_ms)[key] = chosen.timestamp_ms if early else chosen
         if early:
-            self.early -= 1
             self._fold_pair(chosen, *early)
         else:
             self.waiting += 1
 
     def _take_outcome(self, record: Record, outcome: Outcome) -> None:
         key = _key(outcome)
-        join = self._joins.get(key)
-        if join is None:
-            self._joins[key] = _Join(early=(record, outcome))
-            self._by_age[OUTCOMES.name].append((record.timestamp_ms, key))
-            self.early += 1
-        elif join.chosen is None:
+        known, decision = self._find(key)
+        if isinstance(decision, int) or key in self._early:
             self.folded["duplicate"] += 1
-        elif self._near(join.chosen.timestamp_ms, record.timestamp_ms):
-            self._fold_pair(join.chosen, record, outcome)
-            join.chosen = None
+        elif decision is None:
+            self._early[key] = (record, outcome)
+        elif self._near(decision.timestamp_ms, record.timestamp_ms):
+            self._fold_pair(decision, record, outcome)
+            known[key] = decision.timestamp_ms
             self.waiting -= 1
         else:
             self._refuse_unknown(record)
+
+    def _find(self, key: int) -> tuple[dict[int, _Known], _Known | None]:
+        """The newest decision of an utterance, and the slice that it is kept in."""
+        for _, known in reversed(self._decided):
+            if key in known:
+                return known, known[key]
+        return {}, None
+
+    def _slice(self, timestamp_ms: int) -> dict[int, _Known]:
+        """Where a decision of that time is kept."""
+        if not self._decided or timestamp_ms > self._decided[-1][0]:
+            length_ms = (self._window_ms + GRACE_MS) / SLICES * 2 ** (self._slices % SLICES / SLICES)
+            self._decided.append((timestamp_ms + int(length_ms), {}))
+            self._slices += 1
+        return self._decided[-1][1]
 
     def _fold_pair(self, chosen: _Chosen, record: Record, outcome: Outcome) -> None:
         if chosen.offset >= self.complete[DECISIONS.name] or record.offset >= self.complete[OUTCOMES.name]:
@@ -232,24 +253,20 @@ class PartitionFold:
     def _near(self, one_ms: int, other_ms: int) -> bool:
         return abs(one_ms - other_ms) <= self._window_ms
 
-    def _older_than(self, topic: str, other_clock_ms: int) -> Iterable[tuple[int, str]]:
-        queue = self._by_age[topic]
-        while queue and queue[0][0] + self._window_ms + GRACE_MS < other_clock_ms:
-            yield queue.popleft()
-
-    def _refuse_early(self, join: _Join) -> None:
-        if join.early:
-            self.early -= 1
-            self._refuse_unknown(join.early[0])
-
     def _refuse_unknown(self, record: Record) -> None:
         minutes = self._window_ms / 60_000
         why = f"Outcome at {record.source}: no decision of its customer and utterance within {minutes:g} minutes"
         self.refused.append(Refused(record, BadEvent(why, "unknown_utterance")))
 
 
-def _key(event: Decision | Outcome) -> str:
-    return f"{event.customer_id}\0{event.utterance_id}"
+def _decided_ms(known: _Known) -> int:
+    return known if isinstance(known, int) else known.timestamp_ms
+
+
+def _key(event: Decision | Outcome) -> int:
+    """A digest of whose utterance it is: 48 bytes however long the ids are, and no two alike (128 bits)."""
+    name = f"{event.customer_id}\0{event.utterance_id}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest())
 
 
 def fold_records(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.encoder import READINGS, SPAN, Reading
+from model.encoder import AT_ONCE, READINGS, SPAN, Reading
 from tests.model.networks import TEXTS, encoder, read, word_batches
 
 
@@ -17,6 +17,16 @@ def test_a_text_is_encoded_the_same_alone_and_in_longer_company(reading: Reading
         alone, bag = network(read(text))
         assert torch.allclose(alone[0], together[at], atol=1e-6)
         assert torch.allclose(bag[0], bags[at], atol=1e-6)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_many_texts_are_read_in_portions_and_come_back_in_order(reading: Reading) -> None:
+    network = encoder(reading)
+    few, few_bags = network(read(*TEXTS))
+    times = AT_ONCE // len(TEXTS)  # a text has several words, so these are several portions
+    many, bags = network(read(*TEXTS * times))
+    assert torch.allclose(many, few.repeat(times, 1), atol=1e-6)
+    assert torch.allclose(bags, few_bags.repeat(times, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("reading", READINGS)

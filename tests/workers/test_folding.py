@@ -94,6 +94,18 @@ def test_of_two_decisions_for_one_utterance_the_first_gets_the_outcome() -> None
     assert per_bucket == {"2026-11-22T17": 1, "2026-11-22T18": 0}
 
 
+def test_a_decision_made_again_after_the_window_is_a_new_one() -> None:
+    found = fold(decision(0), decision(1, at_ms=HOUR_MS + 1))
+    assert found.waiting == 1
+    found.take(outcome(0, at_ms=HOUR_MS + 2))
+    assert {bucket: counts.outcomes for bucket, counts in found.statistics().items()} == {
+        "2026-11-22T17": 0,
+        "2026-11-22T18": 1,
+    }
+    found.expire(now_ms=T0_MS + 10 * HOUR_MS, idle=["outcomes"])
+    assert found.waiting == 0
+
+
 def test_another_customers_outcome_never_joins() -> None:
     found = fold(decision(0), outcome(0, customer="someone else"))
     assert total(found).outcomes == 0
