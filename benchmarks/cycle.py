@@ -26,8 +26,8 @@ from workers.children import Child, wait_for
 from workers.crowd import Crowd, Plan
 from workers.customers import simulate_crowd
 from workers.cycle_options import CycleOptions
-from workers.fold_store import read_statistics
-from workers.learning_run import COSTS, JUDGED, PATIENCE_S
+from workers.learning_plan import COSTS
+from workers.learning_run import JUDGED, PATIENCE_S, until_folded
 from workers.portions import write_folder
 from workers.releases import publish
 from workers.trainer import run_cycle
@@ -50,12 +50,7 @@ def ask(settings: Settings, world: World, outcomes: int, workers: tuple[Child, C
     crowd = Crowd(world.rows, Plan("cycle", count=outcomes, devices=FLAWED, patience_s=PATIENCE_S))
     with console.progress("customers", outcomes) as advance:
         summary = simulate_crowd(settings, crowd, advance)
-
-    def folded() -> bool:
-        found = read_statistics(settings).statistics
-        return found.decisions >= summary.decided and found.outcomes >= summary.acted
-
-    wait_for(folded, "every outcome to be folded", workers, PATIENCE_S)
+    until_folded(settings, summary.decided, summary.acted, workers)
 
 
 @click.command()

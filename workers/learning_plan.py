@@ -11,11 +11,18 @@ from model.data import Row, read_rows, read_skills, split_path
 from model.gate_lines import Bounds
 from model.pipeline import Recipe, rows_digest
 from topics.events import SkillCard
+from workers.behaviour import Behaviour
 from workers.cycle_options import CycleOptions, Learning
 from workers.learning_results import digest
 from workers.worlds import WORLDS
 
 WHOLE = "whole"
+COSTS = {
+    "enable": round(1 - Behaviour().right_enable_enabled, 6),
+    "question": round(1 - Behaviour().found_accepted, 6),
+}
+"""What this world's operator knows of its customers: so many are lost to a suggestion of what they meant, and to a
+question that names it."""
 ASKED = ("steady", "drift", "adversarial")  # the others are run where one of these needs them
 
 

@@ -17,14 +17,14 @@ from topics.errors import WorkerError
 from topics.registry import create_topics
 from topics.settings import Settings
 from workers import console
-from workers.behaviour import FLAWED, Behaviour
+from workers.behaviour import FLAWED
 from workers.catalogue import load_catalogue
 from workers.children import Child, wait_for
 from workers.crowd import Crowd, Met, Plan, Summary, customers_of, reaction
 from workers.customers import simulate_crowd
 from workers.cycle_options import CycleOptions
 from workers.fold_store import read_statistics
-from workers.learning_plan import VARIANTS, WHOLE, LearningOptions, Market
+from workers.learning_plan import COSTS, VARIANTS, WHOLE, LearningOptions, Market
 from workers.learning_results import Measured, Part, Run, packed, sliced, unpacked
 from workers.portions import write_folder
 from workers.releases import current_release, publish
@@ -34,12 +34,6 @@ from workers.worlds import World
 log = logging.getLogger("namefree.learning")
 BATCH = 512
 PATIENCE_S = 180.0  # for a worker to do what it must: many times what it takes on two busy cores
-COSTS = {
-    "enable": round(1 - Behaviour().right_enable_enabled, 6),
-    "question": round(1 - Behaviour().found_accepted, 6),
-}
-"""What this world's operator knows of its customers: so many are lost to a suggestion of what they meant, and to a
-question that names it."""
 JUDGED = 2_000
 """Requests whose outcomes judge the last candidate: more judge hardly better, and what judges teaches nothing."""
 WRITE_EVERY_S = 0.5  # of the aggregator: a part is asked in less than a minute
@@ -165,7 +159,7 @@ def _part(loop: Loop, part: int, workers: tuple[Child, Child]) -> Part:
         if world.changes is not None:
             met["serving"] = _aside(loop, loop.serving, part)
     loop.decided, loop.acted = loop.decided + summary.decided, loop.acted + summary.acted
-    wait_for(lambda: _folded(loop), "every outcome to be folded", workers, PATIENCE_S)
+    until_folded(loop.settings, loop.decided, loop.acted, workers)
     began_s = time.monotonic()
     result = run_cycle(loop.settings, start.cycle())
     seconds = time.monotonic() - began_s
@@ -223,10 +217,14 @@ def _aside(loop: Loop, selector: Selector, part: int) -> Met:
     return met
 
 
-def _folded(loop: Loop) -> bool:
-    """Whether the statistics hold all that was decided and told once."""
-    found = read_statistics(loop.settings).statistics
-    return found.decisions >= loop.decided and found.outcomes >= loop.acted
+def until_folded(settings: Settings, decided: int, acted: int, workers: tuple[Child, Child]) -> None:
+    """Waits until the statistics hold so many decisions, and outcomes that were told once. Raises WorkerError."""
+
+    def folded() -> bool:
+        found = read_statistics(settings).statistics
+        return found.decisions >= decided and found.outcomes >= acted
+
+    wait_for(folded, "every outcome to be folded", workers, PATIENCE_S)
 
 
 def _serve(loop: Loop, part: int, workers: tuple[Child, Child]) -> None:

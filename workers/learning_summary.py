@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.learning import Found
-from workers.learning_plan import VARIANTS, WHOLE
+from workers.learning_plan import COSTS, VARIANTS, WHOLE
 from workers.learning_results import Measured, Part, Run, Sums, added, unpacked
 
 RESAMPLES = 1_000
@@ -37,6 +37,7 @@ def summary(found: Found) -> Values:
             "links": "given with the data, simulated" if found.market.conditions.given else "simulated here",
         },
         "seeds": found.options.seeds,
+        "costs": COSTS,
         "first_share": found.options.first,
         "parts": found.options.parts,
         "full": _full(found.full),

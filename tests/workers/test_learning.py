@@ -228,6 +228,7 @@ def test_the_page_needs_nothing_else_and_says_what_is_simulated() -> None:
         "How it was measured",
     ]
     assert "simulated" in text
+    assert "suggestion of what they meant (30" in text
     assert "http" not in text.replace("http-equiv", "")
     assert all(name in text for name in (*WORLDS, *ASKED))
     assert "no statistics" in ABLATIONS
