@@ -27,7 +27,6 @@ from workers.failpoints import reach
 from workers.faust_client import BatchSchema, make_app
 from workers.fold_store import FoldWriter, encode_fold, encode_letter, key_of
 from workers.folding import PartitionFold
-from workers.memory import give_large_blocks_back
 from workers.metrics import AggregatorMetrics, bounded_reason, serve_metrics
 from workers.records import Record
 from workers.restoring import SOURCES, Abandoned, Restoration
@@ -363,7 +362,6 @@ def run_aggregator(
     settings: Settings, options: AggregatorOptions, stop: threading.Event, report: Callable[[Write], None]
 ) -> None:
     """Runs an aggregator until `stop` is set. Raises NamefreeError where it cannot go on."""
-    give_large_blocks_back()
     check_partitions(settings)
     check_group(settings, f"{settings.prefix}{options.group}")
     metrics = AggregatorMetrics(CollectorRegistry())
