@@ -132,8 +132,11 @@ class Encoder(nn.Module):
         if self.training:
             return self._encode(vectors[words.words], words.weights, words.lengths)
         some = max(1, AT_ONCE // words.words.shape[1])  # requests
-        parts = zip(*(tensor.split(some) for tensor in (words.words, words.weights, words.lengths)), strict=True)
-        u, bags = zip(*(self._encode(vectors[rows], *rest) for rows, *rest in parts), strict=True)
+        parts = [slice(at, at + some) for at in range(0, max(1, len(words.lengths)), some)]
+        encoded = [
+            self._encode(vectors[words.words[part]], words.weights[part], words.lengths[part]) for part in parts
+        ]
+        u, bags = zip(*encoded, strict=True)
         return torch.cat(u), torch.cat(bags)
 
     def _encode(self, x: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
