@@ -264,7 +264,7 @@ def _decided_ms(known: _Known) -> int:
 
 
 def _key(event: Decision | Outcome) -> int:
-    """A digest of whose utterance it is: 48 bytes however long the ids are, and no two alike (128 bits)."""
+    """A digest of whose utterance it is, 128 bits, which do not meet by chance: 48 bytes however long ids are."""
     name = f"{event.customer_id}\0{event.utterance_id}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest())
 

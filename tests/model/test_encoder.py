@@ -29,6 +29,21 @@ def test_many_texts_are_read_in_portions_and_come_back_in_order(reading: Reading
     assert torch.allclose(bags, few_bags.repeat(times, 1), atol=1e-6)
 
 
+def test_a_batch_of_long_requests_is_not_in_memory_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router's heap would hold for good what one such batch took."""
+    network, seen = encoder("convolution"), []
+    whole = network._encode
+
+    def watched(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(x.shape[0] * x.shape[1])
+        return whole(x, *rest)
+
+    monkeypatch.setattr(network, "_encode", watched)
+    network(read(*["get me a car and then another one please"] * 1_000))  # 9,000 words
+    assert max(seen) <= 2_048
+    assert sum(seen) == 9_000
+
+
 @pytest.mark.parametrize("reading", READINGS)
 def test_only_a_bag_does_not_hear_the_order_of_words(reading: Reading) -> None:
     u, _ = encoder(reading)(read("get me a car", "car a me get"))
