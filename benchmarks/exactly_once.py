@@ -107,6 +107,9 @@ class Instant:
     def follow(self, _live: LiveStatistics | None) -> None:
         """None are followed."""
 
+    def warm_up(self, _count: int) -> None:
+        """Nothing is made at first use."""
+
 
 class OneSelector:
     """Serves `selector`, and has no cards."""

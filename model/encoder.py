@@ -17,9 +17,10 @@ from model.text import Encoded, Vocabulary, ngrams
 Reading = Literal["convolution", "bilstm", "bag"]
 READINGS: tuple[Reading, ...] = ("convolution", "bilstm", "bag")
 SPAN = 3  # words that one step of the convolution sees
-AT_ONCE = 2_048
-"""Words read together where nothing is learned: six megabytes at most, however long the requests of a batch are.
-Now and then a batch of long ones took 24, which a worker's heap then held for good."""
+AT_ONCE = 256
+"""Words read together where nothing is learned: less than a megabyte, however long the requests of a batch are.
+With eight times as many a worker's heap did not stop growing: such a tensor needs a gap of its size in the heap,
+and what is small and stays settles in the gaps."""
 
 
 @dataclass(frozen=True)

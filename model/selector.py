@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from model.shortlist import Shortlist, Shortlists
 from topics.events import Action, Candidate, LiveStatistics, SkillCard
 
 CHUNK = 256  # requests scored at once: bounds memory at chunk × skills
+MANY_LINKS = 16  # twice what a customer has; how many a request of the warm-up has
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,27 @@ class Selector:
 
         Skills are asked once for all requests, so this takes one deadline longer at most.
         """
+        return self._decided(requests, self._asks)
+
+    @torch.inference_mode()
+    def warm_up(self, count: int) -> None:
+        """Decides `count` requests, as long as any is read, for nobody: the first customers do not wait for what
+        is made at first use, and the heap has room for the largest batch before it holds anything that stays.
+
+        The room is the calling thread's, so call it where `decide` will be called. No skill is asked.
+        """
+        vocabulary, linked = self.bundle.vocabulary, tuple(self._ids[:MANY_LINKS])
+        words = cycle(vocabulary.words)
+        texts = (" ".join(islice(words, vocabulary.settings.max_words)) for _ in range(count))
+        self._decided([Request(text, linked, f"{at}") for at, text in enumerate(texts)], None)
+
+    def _decided(self, requests: list[Request], asks: Asks | None) -> list[Ranking]:
         # near-equal lengths together: a batch is as long as its longest text
         order = sorted(range(len(requests)), key=lambda at: len(requests[at].text))
         chunks = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
         parts = [[requests[at] for at in places] for places in chunks]
         found: dict[int, Ranking] = {}
-        for places, part, lists in zip(chunks, parts, self._lists(parts), strict=True):
+        for places, part, lists in zip(chunks, parts, self._lists(parts, asks), strict=True):
             scored = score(self.bundle.reranker, lists, self._factors)
             found |= zip(places, self._rankings(part, scored), strict=True)
         return [found[at] for at in range(len(requests))]
@@ -156,7 +173,7 @@ class Selector:
     @torch.inference_mode()
     def explain(self, request: Request) -> Explanation:
         """The request's ranking, and all that led to it."""
-        [lists] = self._lists([[request]])
+        [lists] = self._lists([[request]], self._asks)
         scored = score(self.bundle.reranker, lists, self._factors)
         [ranking] = self._rankings([request], scored, filled=scored.order.shape[1])
         listed, none = weighed(scored, 0, list(ranking.candidates))
@@ -196,13 +213,13 @@ class Selector:
         factors = self._live.factors if self._live else {}
         return torch.tensor([factors.get(skill_id, 0.0) for skill_id in self._ids]) if factors else None
 
-    def _lists(self, parts: Sequence[Sequence[Request]]) -> Iterable[Lists]:
+    def _lists(self, parts: Sequence[Sequence[Request]], asks: Asks | None) -> Iterable[Lists]:
         """The candidates of each part; one after another where nobody is asked, so that memory is bounded."""
         lists = (self._listed(part) for part in parts)
-        if self._asks is None:
+        if asks is None:
             return lists
         skills = Askable(self._ids, self._endpoints)
-        return ask(self._asks, skills, self.bundle.evidence.readings, list(lists))
+        return ask(asks, skills, self.bundle.evidence.readings, list(lists))
 
     def _listed(self, requests: Sequence[Request]) -> Lists:
         (words, linked), made = self._made(requests, self.bundle.manifest.reranker.candidates)

@@ -27,6 +27,7 @@ from workers.failpoints import reach
 from workers.faust_client import BatchSchema, make_app
 from workers.fold_store import FoldWriter, encode_fold, encode_letter, key_of
 from workers.folding import PartitionFold
+from workers.memory import give_back
 from workers.metrics import AggregatorMetrics, bounded_reason, serve_metrics
 from workers.records import Record
 from workers.restoring import SOURCES, Abandoned, Restoration
@@ -37,6 +38,7 @@ TICK_S = 0.2  # how often signals, deaths and due writes are looked at
 QUIET_TICKS = 150
 """A topic that gave nothing for so many ticks (30 s) has been read to its end. Ticks and not seconds: a process
 that was paused must not take the pause for silence."""
+TRIM_TICKS = 150  # how often freed memory goes back: every 30 s
 START_TIMEOUT_S = 60.0  # to reach the cluster
 STOP_TIMEOUT_S = 20.0  # to leave the group; then the process ends anyway, the group notices by itself
 
@@ -109,6 +111,7 @@ class Aggregator:
         self._revoking = False
         self._joined = False
         self._restoring = False
+        self._ticks = 0
         self._turned_at = self._written_at = self._busy_at = time.monotonic()
         source = self.app.topic(*self._names, schema=BatchSchema())
         self.app.agent(source, name="aggregate")(self._aggregate)
@@ -200,6 +203,9 @@ class Aggregator:
         return True
 
     async def _tick(self) -> None:
+        self._ticks += 1
+        if self._ticks % TRIM_TICKS == 0:
+            give_back()
         async with self._lock:
             now = time.monotonic()
             for owned in list(self._owned.values()):

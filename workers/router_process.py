@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
@@ -38,7 +39,7 @@ from workers.links import LinksTable
 from workers.live import LiveFollower, LiveOptions
 from workers.metrics import RouterMetrics, serve_metrics
 from workers.router import Commit, Router
-from workers.serving import FixedBundle, Loader, ReleaseFollower, wait_for_release
+from workers.serving import FixedBundle, Loader, ReleaseFollower, Serving, wait_for_release
 from workers.skills import SkillsFollower
 from workers.source import UtteranceSource
 from workers.transactions import open_sink
@@ -105,6 +106,7 @@ def run_router(
         wait_for_release(serving, stop)
         if stop.is_set():
             return
+        _warm_up(serving, options.batch)
         identity = transactional_id(settings, options)
         sink = open_sink(_with_large_messages(settings), identity)
         links = stack.enter_context(closing(LinksTable(settings, metrics)))
@@ -176,6 +178,14 @@ def _serving(
     if bundle is not None:
         return FixedBundle(bundle, _settled(load), metrics)
     return ReleaseFollower(settings, _settled(load), metrics)
+
+
+def _warm_up(serving: Serving, batch: int) -> None:
+    """The first release's alone: one that comes later finds the heap as large as it has to be."""
+    lineup, start_s = serving.lineup(), time.monotonic()
+    if lineup is not None:
+        lineup.current.warm_up(batch)
+        log.info("warmed up in %.1f s", time.monotonic() - start_s)
 
 
 def _settled(load: Loader) -> Loader:

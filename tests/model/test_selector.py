@@ -1,13 +1,17 @@
 """The model's one face."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from model.data import Row
+from model.fulfilment import Ability, Question
 from model.reranker import GROUPS
-from model.selector import Ranking, Request, Selector
-from topics.events import Action
+from model.selector import CHUNK, Ranking, Request, Selector
+from model.text import Encoded, Vocabulary, tokens
+from topics.events import Action, SkillCard
 
 
 def test_a_request_gets_the_same_answer_alone_and_in_company(
@@ -24,6 +28,33 @@ def test_a_request_gets_the_same_answer_alone_and_in_company(
 
 def test_nothing_asked_nothing_answered(small_selector: Selector) -> None:
     assert small_selector.decide([]) == []
+
+
+class Refusing:
+    """Asks nobody, and is angry to be asked to."""
+
+    def ask(self, questions: Sequence[Question]) -> list[Ability | None]:
+        raise AssertionError(f"{len(questions)} questions were asked")
+
+
+def test_warming_up_reads_requests_as_long_as_any_and_asks_no_skill(
+    small_folder: Path, small_cards: list[SkillCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selector = Selector.load(small_folder, asks=Refusing())
+    selector.take([msgspec.structs.replace(card, endpoint="https://example.com") for card in small_cards])
+    with pytest.raises(AssertionError, match="questions were asked"):
+        selector.decide([Request("get me a car")])
+    vocabulary = selector.bundle.vocabulary
+    read: list[str] = []
+
+    def encode(texts: Sequence[str]) -> Encoded:
+        read.extend(texts)
+        return Vocabulary.encode(vocabulary, texts)
+
+    monkeypatch.setattr(vocabulary, "encode", encode)
+    selector.warm_up(CHUNK + 3)
+    assert len(set(read)) == CHUNK + 3
+    assert {len(tokens(text)) for text in read} == {vocabulary.settings.max_words}
 
 
 def test_any_text_is_answered_and_unknown_links_are_left_out(small_selector: Selector) -> None:

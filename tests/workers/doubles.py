@@ -44,6 +44,9 @@ class FlatSelector:
         self._factors = live.factors if live else {}
         self.statistics = joined_version("", live)
 
+    def warm_up(self, _count: int) -> None:
+        """Nothing is made at first use."""
+
     def decide(self, requests: list[Request]) -> list[Ranking]:
         if self._asks is not None:
             pairs = [(skill, request.text) for request in requests for skill in request.linked]

@@ -33,7 +33,7 @@ from topics.settings import Settings
 from workers.children import environment
 from workers.releases import publish, record
 from workers.router import Commit
-from workers.router_process import RouterOptions, run_router
+from workers.router_process import Loading, RouterOptions, run_router
 
 NOW_MS = 1_795_369_000_000
 ROOT = Path(__file__).parents[2]
@@ -58,16 +58,16 @@ def link(customer: str, *skills: str) -> tuple[bytes, bytes]:
 class RouterThread:
     """A router in a thread of the test. `error` is what it ended with."""
 
-    def __init__(self, settings: Settings, options: RouterOptions) -> None:
+    def __init__(self, settings: Settings, options: RouterOptions, load: Loading = load_flat) -> None:
         self.commits: list[Commit] = []
         self.error: NamefreeError | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(settings, options), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(settings, options, load), daemon=True)
         self._thread.start()
 
-    def _run(self, settings: Settings, options: RouterOptions) -> None:
+    def _run(self, settings: Settings, options: RouterOptions, load: Loading) -> None:
         try:
-            run_router(settings, options, load_flat, self._stop, self.commits.append)
+            run_router(settings, options, load, self._stop, self.commits.append)
         except NamefreeError as error:
             self.error = error
 
@@ -143,8 +143,8 @@ class Marketplace:
     wait_until: WaitUntil
     routers: list[RouterThread | RouterProcess] = field(default_factory=list)
 
-    def thread(self, **options: object) -> RouterThread:
-        router = RouterThread(self.settings, _options(options))
+    def thread(self, load: Loading = load_flat, /, **options: object) -> RouterThread:
+        router = RouterThread(self.settings, _options(options), load)
         self.routers.append(router)
         return router
 

@@ -253,6 +253,20 @@ def test_a_dead_consumer_thread_ends_the_run_with_an_error(settings: Settings) -
         asyncio.run(run())
 
 
+def test_freed_memory_goes_back_again_and_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, given_back = threading.Event(), []
+
+    def give_back() -> None:
+        given_back.append(True)
+        if len(given_back) == 3:
+            stop.set()
+
+    monkeypatch.setattr(aggregator, "give_back", give_back)
+    monkeypatch.setattr(aggregator, "TRIM_TICKS", 2)
+    run_aggregator(settings, AggregatorOptions(metrics_port=0), stop, lambda _write: None)
+    assert len(given_back) == 3
+
+
 def test_topics_that_do_not_match_are_refused_at_the_start(broker: Broker, topic_prefix: str) -> None:
     settings = Settings(bootstrap=broker.bootstrap, prefix=topic_prefix)
 

@@ -74,6 +74,9 @@ class Choosing:
     def follow(self, live: LiveStatistics | None) -> None:
         self.followed = live
 
+    def warm_up(self, _count: int) -> None:
+        """Nothing is made at first use."""
+
     def decide(self, requests: list[Request]) -> list[Ranking]:
         self.asked += requests
         self.followed_for |= dict.fromkeys((request.text for request in requests), self.followed)

@@ -1,15 +1,20 @@
 """Routers on a real broker: killed, stopped, fenced, fed with rubbish, given a new release."""
 
 import signal
+import threading
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import msgspec
 import pytest
 from confluent_kafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from tests.workers.doubles import SLOW
+from model.bundle import read_manifest
+from model.fulfilment import Asks
+from model.selector import Ranking, Request
+from tests.workers.doubles import SLOW, FlatSelector
 from tests.workers.marketplace import START_S, Marketplace, Pair, ask, link
 from topics.codec import encode
 from topics.kafka import consumer, producer, read_all
@@ -69,6 +74,38 @@ def test_malformed_events_become_dead_letters_with_their_position_and_no_restart
     assert all(values[letter.partition, letter.offset] == letter.source_value for letter in letters)
     assert len(market.decisions(50)) == 50
     assert not router.is_over()
+
+
+class Noting(FlatSelector):
+    """Keeps what was called, with how many requests and by which thread."""
+
+    def __init__(self, release: str) -> None:
+        super().__init__(release)
+        self.called: list[tuple[str, int, int]] = []
+
+    def warm_up(self, count: int) -> None:
+        self.called.append(("warm_up", count, threading.get_ident()))
+
+    def decide(self, requests: list[Request]) -> list[Ranking]:
+        self.called.append(("decide", len(requests), threading.get_ident()))
+        return super().decide(requests)
+
+
+def test_a_router_warms_up_by_its_batch_in_the_thread_that_decides_and_before_it_does(market: Marketplace) -> None:
+    loaded: list[Noting] = []
+
+    def load(bundle: Path, asks: Asks | None = None) -> Noting:
+        loaded.append(Noting(read_manifest(bundle).release))
+        return loaded[-1]
+
+    market.publish("one")
+    market.ask(0, 10)
+    router = market.thread(load, batch=64)
+    market.until_decided(router, 10)
+    [first, *others] = loaded[0].called
+    assert others
+    assert first == ("warm_up", 64, others[0][2])
+    assert {name for name, _, _ in others} == {"decide"}
 
 
 def test_links_written_before_the_start_are_known_at_the_first_decision(market: Marketplace) -> None:

@@ -7,6 +7,7 @@ import orjson
 from topics.settings import Settings
 from workers.aggregator import AggregatorOptions, Write, run_aggregator
 from workers.lifecycle import stop_on_signals
+from workers.memory import keep_one_heap
 from workers.options import metrics_port_of, worker_options
 
 DEFAULTS = AggregatorOptions()
@@ -104,5 +105,6 @@ def command(
         until_idle_s=until_idle_s,
         stalled_after_s=stalled_after_s,
     )
+    keep_one_heap()
     with stop_on_signals() as stop:
         run_aggregator(settings, options, stop, print_write if as_json else be_silent)
