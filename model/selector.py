@@ -155,7 +155,7 @@ class Selector:
         The room is the calling thread's, so call it where `decide` will be called. No skill is asked.
         """
         vocabulary, linked = self.bundle.vocabulary, tuple(self._ids[:MANY_LINKS])
-        words = cycle(vocabulary.words)
+        words = cycle(vocabulary.words[1:])  # the first is padding
         texts = (" ".join(islice(words, vocabulary.settings.max_words)) for _ in range(count))
         self._decided([Request(text, linked, f"{at}") for at, text in enumerate(texts)], None)
 

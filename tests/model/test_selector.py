@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from model.data import Row
-from model.fulfilment import Ability, Question
+from model.fulfilment import Question
 from model.reranker import GROUPS
 from model.selector import CHUNK, Ranking, Request, Selector
 from model.text import Encoded, Vocabulary, tokens
-from topics.events import Action, SkillCard
+from topics.events import Ability, Action, SkillCard
 
 
 def test_a_request_gets_the_same_answer_alone_and_in_company(
