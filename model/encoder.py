@@ -21,6 +21,7 @@ AT_ONCE = 256
 """Words read together where nothing is learned: less than a megabyte, however long the requests of a batch are.
 With eight times as many a worker's heap did not stop growing: such a tensor needs a gap of its size in the heap,
 and what is small and stays settles in the gaps."""
+ROUND = 256  # distinct words of a batch, rounded up for its table
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,41 @@ class Encoder(nn.Module):
         vectors = self.word_vectors(words)  # (W, E)
         if self.training:
             return self._encode(vectors[words.words], words.weights, words.lengths)
+        table = self._table(vectors) if self.reading == "convolution" else None
         some = max(1, AT_ONCE // words.words.shape[1])  # requests
         parts = [slice(at, at + some) for at in range(0, max(1, len(words.lengths)), some)]
-        encoded = [
-            self._encode(vectors[words.words[part]], words.weights[part], words.lengths[part]) for part in parts
-        ]
-        u, bags = zip(*encoded, strict=True)
+        u, bags = zip(*[self._portion(words, part, vectors, table) for part in parts], strict=True)
         return torch.cat(u), torch.cat(bags)
+
+    def _portion(self, words: Words, part: slice, vectors: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`forward` of some requests (B), (B, D) and (B, E)."""
+        places, weights, lengths = words.words[part], words.weights[part], words.lengths[part]
+        if table is None:
+            return self._encode(vectors[places], weights, lengths)
+        bag = F.normalize(F.embedding_bag(places, vectors, per_sample_weights=weights, mode="sum"), dim=-1)
+        states = self._pooled(self._looked_up(table, places), weights, lengths)  # (B, 2H)
+        u: Tensor = self.bag(bag) + self.state(states)  # (B, D)
+        return u, bag
+
+    def _table(self, vectors: Tensor) -> Tensor:
+        """What each word adds to the states after, at, and before it, (SPAN (W + some), H), for `_looked_up`.
+
+        The convolution is linear, so a word that occurs often is multiplied once. Zeros come behind the last word,
+        up to a round size: the heap has gaps of a few sizes then, and not of each batch's.
+        """
+        W, E = vectors.shape
+        kernel = self.convolution.weight.view(-1, SPAN, E).permute(2, 1, 0)  # (E, SPAN, H)
+        padded = F.pad(vectors, (0, 0, 0, ROUND - W % ROUND))  # (W + some, E)
+        return (padded @ kernel.flatten(1)).view(SPAN * len(padded), -1)
+
+    def _looked_up(self, table: Tensor, places: Tensor) -> Tensor:
+        """The states of `_convolved` by a table, (B, T, H)."""
+        B, T = places.shape
+        zeros = len(table) // SPAN - 1
+        padded = F.pad(places, (SPAN // 2, SPAN // 2), value=zeros) * SPAN  # (B, T + 2)
+        rows = torch.stack([padded[:, at : at + T] + at for at in range(SPAN)], dim=-1)  # (B, T, SPAN)
+        sums = F.embedding_bag(rows.view(B * T, SPAN), table, mode="sum")  # (B T, H)
+        return F.gelu(sums + self.convolution.bias).view(B, T, -1)
 
     def _encode(self, x: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The same of word vectors in their order, (B, T, E)."""
@@ -149,19 +178,25 @@ class Encoder(nn.Module):
         u: Tensor = self.bag(bag)  # (B, D)
         if self.reading == "bag":
             return u, bag
-        states = self._convolved(x, weights, lengths) if self.reading == "convolution" else self._read(x, lengths)
+        if self.reading == "convolution":
+            states = self._pooled(self._convolved(x), weights, lengths)  # (B, 2H)
+        else:
+            states = self._read(x, lengths)
         return u + self.state(F.dropout(states, self.dropout, self.training)), bag
 
     def _bag(self, x: Tensor, weights: Tensor) -> Tensor:
         return F.normalize(torch.einsum("bt,bte->be", weights, x), dim=-1)
 
-    def _convolved(self, x: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
-        """Maximum and weighted mean over each text's words, (B, 2H). Beyond its ends a text is zeros."""
+    def _convolved(self, x: Tensor) -> Tensor:
+        """The state at each word, (B, T, H). Beyond its ends a text is zeros."""
         T = x.shape[1]
         padded = F.pad(x, (0, 0, SPAN // 2, SPAN // 2))  # (B, T + 2, E)
         spans = torch.cat([padded[:, at : at + T] for at in range(SPAN)], dim=-1)  # (B, T, 3E)
-        h = F.gelu(self.convolution(spans))  # (B, T, H)
-        inside = torch.arange(T) < lengths[:, None]  # (B, T)
+        return F.gelu(self.convolution(spans))
+
+    def _pooled(self, h: Tensor, weights: Tensor, lengths: Tensor) -> Tensor:
+        """Maximum and weighted mean over each text's words, (B, 2H)."""
+        inside = torch.arange(h.shape[1]) < lengths[:, None]  # (B, T)
         highest = h.masked_fill(~inside[..., None], -1.0).amax(dim=1)  # (B, H); gelu is never below -0.17
         mean = torch.einsum("bt,bth->bh", weights, h) / weights.sum(1, keepdim=True).clamp(min=1e-6)
         return torch.cat([highest, mean], dim=-1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model.encoder import AT_ONCE, READINGS, SPAN, Reading
+from model.encoder import AT_ONCE, READINGS, ROUND, SPAN, Reading
 from tests.model.networks import TEXTS, encoder, read, word_batches
 
 
@@ -32,16 +32,27 @@ def test_many_texts_are_read_in_portions_and_come_back_in_order(reading: Reading
 def test_a_batch_of_long_requests_is_not_in_memory_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A router's heap would hold for good what one such batch took."""
     network, seen = encoder("convolution"), []
-    whole = network._encode
+    whole = network._pooled
 
-    def watched(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.append(x.shape[0] * x.shape[1])
-        return whole(x, *rest)
+    def watched(h: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        seen.append(h.shape[0] * h.shape[1])
+        return whole(h, *rest)
 
-    monkeypatch.setattr(network, "_encode", watched)
+    monkeypatch.setattr(network, "_pooled", watched)
     network(read(*["get me a car and then another one please"] * 1_000))  # 9,000 words
     assert max(seen) <= 256
     assert sum(seen) == 9_000
+
+
+@pytest.mark.parametrize("distinct", [1, ROUND - 1, ROUND, 2 * ROUND + 5])  # padding is one more
+def test_serving_reads_as_training_does_however_many_words_are_distinct(distinct: int) -> None:
+    network = encoder("convolution", dropout=0.0)
+    words = [f"made{at}up" for at in range(distinct)]
+    texts = [" ".join(words[at : at + 1 + at % 7]) for at in range(0, distinct, 3)] + [" ".join(words[-9:])]
+    served, served_bags = network(read(*texts))
+    learned, learned_bags = network.train()(read(*texts))
+    assert torch.allclose(served, learned, atol=1e-5)
+    assert torch.allclose(served_bags, learned_bags, atol=1e-6)
 
 
 @pytest.mark.parametrize("reading", READINGS)
