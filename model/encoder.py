@@ -167,7 +167,7 @@ class Encoder(nn.Module):
         padded = F.pad(places, (SPAN // 2, SPAN // 2), value=zeros) * SPAN  # (B, T + 2)
         rows = torch.stack([padded[:, at : at + T] + at for at in range(SPAN)], dim=-1)  # (B, T, SPAN)
         sums = F.embedding_bag(rows.view(B * T, SPAN), table, mode="sum")  # (B T, H)
-        return F.gelu(sums + self.convolution.bias).view(B, T, -1)
+        return F.gelu(sums + self.convolution.bias).view(B, T, table.shape[1])
 
     def _encode(self, x: Tensor, weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The same of word vectors in their order, (B, T, E)."""

@@ -20,6 +20,12 @@ def test_a_text_is_encoded_the_same_alone_and_in_longer_company(reading: Reading
 
 
 @pytest.mark.parametrize("reading", READINGS)
+def test_no_texts_are_read_as_none(reading: Reading) -> None:
+    u, bags = encoder(reading)(read())
+    assert (u.shape, bags.shape) == ((0, 10), (0, 8))
+
+
+@pytest.mark.parametrize("reading", READINGS)
 def test_many_texts_are_read_in_portions_and_come_back_in_order(reading: Reading) -> None:
     network = encoder(reading)
     few, few_bags = network(read(*TEXTS))

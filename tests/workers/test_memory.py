@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from workers.commands import aggregate
 from workers.memory import give_back
 
 BLOCKS, BLOCK = 100_000, 1_000  # bytes: small enough to come from the heap
@@ -59,3 +61,12 @@ def test_what_is_large_lies_outside_the_heap(keep: bool, outside: str) -> None:
     code = OUTSIDE.replace("{keep}", str(keep))
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == outside
+
+
+def test_an_aggregator_is_told_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in `run_aggregator`: whoever calls that has a process of its own to think of."""
+    called: list[str] = []
+    monkeypatch.setattr(aggregate, "keep_one_heap", lambda: called.append("told"))
+    monkeypatch.setattr(aggregate, "run_aggregator", lambda *_: called.append("begun"))
+    CliRunner().invoke(aggregate.command, [], catch_exceptions=False)
+    assert called == ["told", "begun"]
