@@ -31,17 +31,18 @@ FEATURES = (
 )
 """Columns of `Statistics.features`; each is 0 where nothing is known of a skill.
 
-log_lift_chosen     ln((chosen + 1) / (mean + 1)), mean over the skills asked for
+log_lift_chosen     ln((first + 1) / (mean + 1)), mean over all skills; first: chosen, or first of a question
 log_lift_accepted   the same of accepted and enabled
 log_lift_instead    the same of the times it was taken in place of another
 acceptance          (accepted + enabled + 1) / (outcomes + 2), spread from 0…1 to −1…1
-log_lift_passed     as the first, of the times it was linked and not chosen: how often it is linked at all
-linked              (chosen with a link + 1) / (chosen + 2), spread likewise
+log_lift_passed     as the first, of the times it was linked and not first: how often it is linked at all
+linked              (first with a link + 1) / (first + 2), spread likewise
 """
 
 OF_SKILLS = slice(0, 4)  # what they say of a skill whoever has linked it
 OF_LINKS = slice(3, 6)  # what they say of a link to it
 
+_FIRST = ("chosen", "asked")
 _TOOK = (OutcomeKind.ACCEPTED, OutcomeKind.ENABLED)
 _TOOK_ANOTHER = (*_TOOK, OutcomeKind.CORRECTED)
 
@@ -148,10 +149,10 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         return self._column(skill_ids, "expected_millionths") / MILLION
 
     def link_counts(self, skill_ids: Sequence[str]) -> NDArray[np.float64]:
-        """(skills, 3): times chosen, chosen with a link, and linked but passed by."""
+        """(skills, 3): times put first, launched or asked about; first with a link; linked but passed by."""
         columns = (
-            self._column(skill_ids, "chosen"),
-            self._column(skill_ids, "chosen", sides=("linked",)),
+            self._column(skill_ids, *_FIRST),
+            self._column(skill_ids, *_FIRST, sides=("linked",)),
             self._column(skill_ids, "passed"),
         )
         return np.stack(columns, axis=1)
@@ -160,15 +161,15 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
         """(skills, F): the columns of `FEATURES`. Lifts compare with the mean of `skill_ids`, so pass all."""
         taken = self._column(skill_ids, "accepted", "enabled")
         refused = self._column(skill_ids, "rejected", "abandoned", "corrected")
-        chosen = self._column(skill_ids, "chosen")
-        linked = self._column(skill_ids, "chosen", sides=("linked",))
+        first = self._column(skill_ids, *_FIRST)
+        linked = self._column(skill_ids, *_FIRST, sides=("linked",))
         columns = (
-            log_lift(chosen),
+            log_lift(first),
             log_lift(taken),
             log_lift(self._instead(skill_ids)),
             spread(taken, taken + refused),
             log_lift(self._column(skill_ids, "passed")),
-            spread(linked, chosen),
+            spread(linked, first),
         )
         return np.stack(columns, axis=1).astype(np.float32)  # (S, F)
 
@@ -224,11 +225,14 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
                 counts.offered += [0] * (place + 1 - len(counts.offered))
             counts.offered[place] += 1
             counts.mass_millionths += round(candidate.probability * MILLION)
+        asked = decision.candidates[0].skill_id if _asks(decision) else None
         for skill_id in linked:
-            if skill_id != decision.skill_id:
+            if skill_id not in (decision.skill_id, asked):
                 self._of(skill_id).linked.passed += 1
         if decision.skill_id is not None:
             self._side(decision.skill_id, decision.skill_id in linked).chosen += 1
+        if asked is not None:
+            self._side(asked, asked in linked).asked += 1
 
     def _of(self, skill_id: str) -> SkillStatistics:
         found = self.skills.get(skill_id)
@@ -256,6 +260,10 @@ class Statistics(Struct, kw_only=True, omit_defaults=True):
             for skill_id, count in taken.items():
                 sums[skill_id] = sums.get(skill_id, 0) + count
         return np.array([sums.get(skill_id, 0) for skill_id in skill_ids], dtype=np.float64)
+
+
+def _asks(decision: Decision) -> bool:
+    return decision.action is Action.DISCOVER and decision.skill_id is None and bool(decision.candidates)
 
 
 def linked_skills(decision: Decision) -> frozenset[str]:

@@ -236,8 +236,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class SkillCounts(Struct, kw_only=True, omit_defaults=True):
-    """Counts of one skill, on one side of the link. `offered[k]`: times at place k of the list; `passed`:
-    decisions that found it linked and did not choose it, always 0 on the unlinked side.
+    """Counts of one skill, on one side of the link. `asked`: decisions that asked which of several was meant, and
+    put it first; `offered[k]`: times at place k of the list; `passed`: decisions that found it linked and neither
+    chose it nor put it first of a question, always 0 on the unlinked side.
 
     `accepted` and `enabled` are of the skill taken, whichever was chosen. Where it was chosen itself: `answered`,
     how many of these decisions had an outcome; `kept`, how many of those were accepted or enabled and no other
@@ -256,6 +257,7 @@ class SkillCounts(Struct, kw_only=True, omit_defaults=True):
     answered: Weight = 0
     kept: Weight = 0
     expected_millionths: Weight = 0
+    asked: Weight = 0
 
 
 class SkillStatistics(Struct, kw_only=True, omit_defaults=True):
