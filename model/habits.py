@@ -3,7 +3,7 @@
 Whether customers ask for a skill through a link depends on what it is for: a ride nearly always, a fact about cats
 rarely. With s = P(linked | meant) and b = P(linked | not meant) Bayes' rule adds log(s / b) to a linked skill, and
 log((1 - s) / (1 - b)) to one that is not: where people link what they use, a missing link tells against a skill.
-Both come from the statistics' counts: chosen, chosen with a link, and passed by. A skill that was rarely chosen
+Both come from the statistics' counts: put first, first with a link, and passed by. A skill that was rarely first
 borrows the habit of its neighbours.
 
 Axes: S skills, A anchors, D width, B batch, C candidates.

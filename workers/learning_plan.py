@@ -20,9 +20,10 @@ WHOLE = "whole"
 COSTS = {
     "enable": round(1 - Behaviour().right_enable_enabled, 6),
     "question": round(1 - Behaviour().found_accepted, 6),
+    "missed": 1.0,
 }
-"""What this world's operator knows of its customers: so many are lost to a suggestion of what they meant, and to a
-question that names it."""
+"""What this world's operator knows of its customers: so many are lost to a suggestion of what they meant, to a
+question that names it, and to silence where they meant a skill: all of them, as to another skill."""
 ASKED = ("steady", "drift", "adversarial")  # the others are run where one of these needs them
 
 

@@ -30,8 +30,11 @@ def outcome(kind: OutcomeKind, skill_id: str | None = None) -> Outcome:
 def decisions(draw: st.DrawFn) -> Decision:
     listed = draw(st.lists(_skill, unique=True, max_size=3))
     shares = st.floats(min_value=0, max_value=1)
+    chosen = draw(st.sampled_from([None, *SKILLS]))
+    silent = st.sampled_from([Action.NONE, Action.DISCOVER])
     return decision(
-        draw(st.sampled_from([None, *SKILLS])),
+        chosen,
+        action=draw(silent) if chosen is None else Action.LAUNCH,
         linked=tuple(draw(st.lists(_skill, unique=True, max_size=2))),
         candidates=tuple(Candidate(skill_id=s, score=1.0, probability=draw(shares)) for s in listed),
     )
@@ -176,9 +179,10 @@ def test_what_was_to_be_expected_is_summed_where_an_outcome_came() -> None:
 
 
 @given(st.lists(decisions(), max_size=6))
-def test_each_link_that_a_decision_knows_was_chosen_or_passed(made: list[Decision]) -> None:
+def test_each_link_that_a_decision_knows_was_first_or_passed(made: list[Decision]) -> None:
     found = folded([(one, None) for one in made])
-    told = sum(both.linked.chosen + both.linked.passed for both in found.skills.values())
+    sides = [both.linked for both in found.skills.values()]
+    told = sum(side.chosen + side.asked + side.passed for side in sides)
     assert told == sum(len(linked_skills(one)) for one in made)
     assert not any(both.unlinked.passed for both in found.skills.values())
 
@@ -235,6 +239,30 @@ def test_a_link_is_passed_by_the_choice_of_another_skill_or_of_none() -> None:
     told = {skill_id: (both.linked.chosen, both.linked.passed) for skill_id, both in found.skills.items()}
     assert told == {"rides:acme": (1, 1), "rides:bolt": (0, 3), "cats:facts": (0, 0)}
     assert found.none_chosen == 1
+
+
+def test_a_question_counts_for_the_skill_that_it_puts_first_and_passes_the_other_links() -> None:
+    """Where few are suggested and many asked about, a skill would else seem never meant without a link."""
+    listed = [Candidate(skill_id=skill_id, score=1.0, probability=0.4) for skill_id in ("rides:acme", "rides:bolt")]
+    question: dict[str, Any] = {"action": Action.DISCOVER, "candidates": tuple(listed)}
+    found = Statistics().fold(decision(None, linked=("rides:acme", "cats:facts"), **question))
+    found.fold(decision(None, **question))
+    told = {
+        skill_id: (both.linked.asked, both.linked.passed, both.unlinked.asked, both.linked.chosen)
+        for skill_id, both in found.skills.items()
+    }
+    assert told == {"rides:acme": (1, 0, 1, 0), "rides:bolt": (0, 0, 0, 0), "cats:facts": (0, 1, 0, 0)}
+    assert found.link_counts(SKILLS).tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 1]]
+    launched = Statistics().fold(decision(linked=("rides:acme", "cats:facts"))).fold(decision())
+    alike = ("log_lift_chosen", "log_lift_passed", "linked")
+    columns = [FEATURES.index(name) for name in alike]
+    assert (found.features(SKILLS)[:, columns] == launched.features(SKILLS)[:, columns]).all()
+
+
+def test_a_question_without_a_list_counts_for_nobody() -> None:
+    found = Statistics().fold(decision(None, action=Action.DISCOVER, linked=("rides:acme",)))
+    assert found.link_counts(SKILLS).tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert found.none_chosen == 0
 
 
 def test_an_outcome_passes_nobody_a_second_time() -> None:
