@@ -243,7 +243,9 @@ def test_a_link_is_passed_by_the_choice_of_another_skill_or_of_none() -> None:
 
 def test_a_question_counts_for_the_skill_that_it_puts_first_and_passes_the_other_links() -> None:
     """Where few are suggested and many asked about, a skill would else seem never meant without a link."""
-    listed = [Candidate(skill_id=skill_id, score=1.0, probability=0.4) for skill_id in ("rides:acme", "rides:bolt")]
+    listed = [
+        Candidate(skill_id=skill_id, score=1.0, probability=0.4) for skill_id in ("rides:acme", "rides:bolt")
+    ]
     question: dict[str, Any] = {"action": Action.DISCOVER, "candidates": tuple(listed)}
     found = Statistics().fold(decision(None, linked=("rides:acme", "cats:facts"), **question))
     found.fold(decision(None, **question))
