@@ -19,7 +19,7 @@ from model.selector import Selector
 from topics.events import SkillCard
 from topics.settings import Settings
 from workers import console
-from workers.learning_plan import VARIANTS, LearningOptions, Market, planned, read_market
+from workers.learning_plan import COSTS, VARIANTS, LearningOptions, Market, planned, read_market
 from workers.learning_results import Kept, Measured, Run, digest, model_code, run_code
 from workers.learning_run import Start, measured, run_world
 from workers.worlds import draw
@@ -59,7 +59,7 @@ def _key(market: Market, name: str, variant: str, seed: int, options: LearningOp
     return digest(
         market.name(),
         asked,
-        (options.cycle_epochs, options.bounds, options.change_s),
+        (options.cycle_epochs, options.bounds, options.change_s, COSTS),
         model_code(),
         run_code(),
     )

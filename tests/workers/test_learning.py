@@ -243,3 +243,14 @@ def test_two_thousand_requests_judge_a_cycle_and_never_more_than_a_tenth(
     market = Market([], world.rows, Conditions({70: world.rows}, given=True))
     start = Start(market, LearningOptions(tmp_path, tmp_path), world, WHOLE, 0, SMALL, tmp_path)
     assert start.cycle().judge_share == pytest.approx(share)
+
+
+def test_a_run_of_a_router_with_other_costs_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was kept would else be told as one of the costs of now."""
+    market, options = Market([], [], Conditions({}, given=True)), LearningOptions(tmp_path, tmp_path)
+    before = learning._key(market, "steady", WHOLE, 0, options)
+    assert learning._key(market, "steady", WHOLE, 0, options) == before
+    monkeypatch.setitem(learning.COSTS, "missed", 0.5)
+    assert learning._key(market, "steady", WHOLE, 0, options) != before
