@@ -25,7 +25,8 @@ from topics.broker import embedded_broker
 from topics.events import Action, Candidate, Decision, Outcome, OutcomeKind
 from topics.registry import DECISIONS, OUTCOMES, create_topics, topic_name
 from topics.settings import Settings
-from workers.aggregator import AggregatorOptions, Write, run_aggregator
+from workers.aggregator import AggregatorOptions, Write
+from workers.aggregator_process import run_aggregator
 from workers.console import figures, print_json
 from workers.fold_store import read_statistics
 from workers.sender import Sender

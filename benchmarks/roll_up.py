@@ -19,7 +19,8 @@ from topics.broker import embedded_broker
 from topics.kafka import admin_client, producer, read_all
 from topics.registry import DECISIONS, OUTCOMES, STATISTICS, create_topics, topic_name
 from topics.settings import Settings
-from workers.aggregator import AggregatorOptions, run_aggregator
+from workers.aggregator import AggregatorOptions
+from workers.aggregator_process import run_aggregator
 from workers.console import figures, print_json
 from workers.fold_store import latest_folds, read_statistics
 from workers.restoring import Restoration

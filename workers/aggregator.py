@@ -14,21 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.errors import KafkaError
-from confluent_kafka import KafkaException
 from faust.types import TP, EventT
 from msgspec import Struct
-from prometheus_client import CollectorRegistry
 
 from topics.errors import BrokerError, NamefreeError, WorkerError
-from topics.kafka import REACH_TIMEOUT_S, admin_client, is_forbidden, partitions_of, said
-from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, topic_name
+from topics.registry import topic_name
 from topics.settings import Settings
 from workers.failpoints import reach
 from workers.faust_client import BatchSchema, make_app
 from workers.fold_store import FoldWriter, encode_fold, encode_letter, key_of
 from workers.folding import PartitionFold
 from workers.memory import give_back
-from workers.metrics import AggregatorMetrics, bounded_reason, serve_metrics
+from workers.metrics import AggregatorMetrics, bounded_reason
 from workers.records import Record
 from workers.restoring import SOURCES, Abandoned, Restoration
 
@@ -339,50 +336,3 @@ class Aggregator:
 
 def _record(topic: str, found: Any) -> Record:
     return Record(topic, found.partition, found.offset, found.timestamp, found.key, found.value)
-
-
-def check_partitions(settings: Settings) -> None:
-    """Raises WorkerError unless decisions, outcomes and statistics have equally many partitions, and BrokerError
-    where one of them, or the dead letters, is missing."""
-    partitions_of(settings, topic_name(settings, DEAD_LETTERS))
-    topics = (DECISIONS, OUTCOMES, STATISTICS)
-    counts = {
-        topic_name(settings, topic): len(partitions_of(settings, topic_name(settings, topic))) for topic in topics
-    }
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise WorkerError(f"these topics must have equally many partitions, but have: {listed}")
-
-
-def check_group(settings: Settings, group: str) -> None:
-    """Raises BrokerError where the group may not be looked at: faust would try to join it in silence."""
-    admin = admin_client(settings)
-    try:
-        admin.describe_consumer_groups([group], request_timeout=REACH_TIMEOUT_S)[group].result()
-    except KafkaException as error:
-        if is_forbidden(error.args[0]):  # a group that is not there yet is no error
-            raise BrokerError(f"the group {group} cannot be joined: {said(error.args[0])}") from error
-
-
-def run_aggregator(
-    settings: Settings, options: AggregatorOptions, stop: threading.Event, report: Callable[[Write], None]
-) -> None:
-    """Runs an aggregator until `stop` is set. Raises NamefreeError where it cannot go on."""
-    check_partitions(settings)
-    check_group(settings, f"{settings.prefix}{options.group}")
-    metrics = AggregatorMetrics(CollectorRegistry())
-    aggregator: list[Aggregator] = []  # made within its event loop; the probes look in here
-    with serve_metrics(
-        metrics.registry,
-        options.metrics_host,
-        options.metrics_port,
-        live=lambda: not aggregator or aggregator[0].is_live(),
-        ready=lambda: bool(aggregator) and aggregator[0].is_ready(),
-    ) as port:
-        log.info("aggregating; metrics at http://%s:%d/metrics", options.metrics_host, port)
-
-        async def aggregate() -> None:
-            aggregator.append(Aggregator(settings, options, metrics, report))
-            await aggregator[0].run(stop)
-
-        asyncio.run(aggregate())

@@ -16,7 +16,8 @@ from tests.faults.mutants import MUTANTS
 from tests.workers.doubles import FlatSelector, load_flat
 from topics.errors import NamefreeError
 from topics.settings import Settings
-from workers.aggregator import AggregatorOptions, run_aggregator
+from workers.aggregator import AggregatorOptions
+from workers.aggregator_process import run_aggregator
 from workers.console import fail, start_logging
 from workers.failpoints import arm
 from workers.lifecycle import stop_on_signals

@@ -9,7 +9,8 @@ from tests.workers.aggregating import settled
 from topics.kafka import read_all
 from topics.registry import DECISIONS, OUTCOMES, STATISTICS, topic_name
 from topics.settings import Settings
-from workers.aggregator import AggregatorOptions, run_aggregator
+from workers.aggregator import AggregatorOptions
+from workers.aggregator_process import run_aggregator
 from workers.fold_store import newest_of
 from workers.folding import fold_records
 from workers.records import Record

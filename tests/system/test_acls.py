@@ -48,7 +48,8 @@ from topics.registry import (
     topic_name,
 )
 from topics.settings import Settings
-from workers.aggregator import AggregatorOptions, run_aggregator
+from workers.aggregator import AggregatorOptions
+from workers.aggregator_process import run_aggregator
 from workers.catalogue import load_catalogue, remove_skills
 from workers.crowd import Plan
 from workers.customers import simulate

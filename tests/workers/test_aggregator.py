@@ -22,8 +22,9 @@ from topics.events import DeadLetter, Decision, Outcome, StatisticsFold
 from topics.kafka import admin_client, producer, read_all
 from topics.registry import DEAD_LETTERS, DECISIONS, OUTCOMES, STATISTICS, Topic, create_topics, topic_name
 from topics.settings import Settings
-from workers import aggregator
-from workers.aggregator import Aggregator, AggregatorOptions, Write, run_aggregator
+from workers import aggregator, aggregator_process
+from workers.aggregator import Aggregator, AggregatorOptions, Write
+from workers.aggregator_process import run_aggregator
 from workers.fold_store import FoldWriter, latest_folds, read_statistics
 from workers.folding import fold_records
 from workers.metrics import AggregatorMetrics
@@ -282,7 +283,7 @@ def test_a_broker_that_goes_away_between_the_checks_and_the_start_is_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for check in ("check_partitions", "check_group"):
-        monkeypatch.setattr(aggregator, check, lambda *_: None)
+        monkeypatch.setattr(aggregator_process, check, lambda *_: None)
     with pytest.raises(BrokerError, match=r"gave up on 127\.0\.0\.1:1: .*start the aggregator again"):
         run_aggregator(
             Settings(bootstrap="127.0.0.1:1"), AggregatorOptions(metrics_port=0), threading.Event(), lambda _: None

@@ -17,7 +17,8 @@ from topics import codec
 from topics.kafka import admin_client, producer, read_all
 from topics.registry import DECISIONS, OUTCOMES, STATISTICS, create_topics, topic_name
 from topics.settings import Settings
-from workers.aggregator import AggregatorOptions, run_aggregator
+from workers.aggregator import AggregatorOptions
+from workers.aggregator_process import run_aggregator
 from workers.buckets import is_rolled_up
 from workers.failpoints import VARIABLE
 from workers.fold_store import known_from, newest_of

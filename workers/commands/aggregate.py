@@ -5,7 +5,8 @@ import msgspec
 import orjson
 
 from topics.settings import Settings
-from workers.aggregator import AggregatorOptions, Write, run_aggregator
+from workers.aggregator import AggregatorOptions, Write
+from workers.aggregator_process import run_aggregator
 from workers.lifecycle import stop_on_signals
 from workers.memory import keep_one_heap
 from workers.options import metrics_port_of, worker_options
