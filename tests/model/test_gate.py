@@ -206,6 +206,19 @@ def test_a_text_asked_often_is_one_witness() -> None:
     assert top1.p == 0.5
 
 
+def test_a_text_asked_often_does_not_refuse_a_candidate_alone() -> None:
+    """A world in which few texts are asked for again and again: one of them came to lie with those that judge."""
+    texts = [str(at) for at in range(1_000)] + ["one text"] * 100
+    before, after = made([1] * 1_100), made([1] * 1_000 + [0] * 100)
+    none = np.zeros(1_100, dtype=np.bool_)
+    lines = decided(lines_of(ALL, texts, np.full(1_100, 3.0), none, before, after, BOUNDS), BOUNDS)
+    assert not any(line.worse for line in lines)
+    assert (lines[0].before, lines[0].after, lines[0].rows) == (1.0, 0.999, 1_100)
+    others = made([1] * 990 + [0] * 10 + [1] * 100)
+    lines = decided(lines_of(ALL, texts, np.full(1_100, 3.0), none, before, others, BOUNDS), BOUNDS)
+    assert [line.measure for line in lines if line.worse] == [TOP1, TOP3]
+
+
 def test_equal_candidates_are_refused_by_scatter_no_more_often_than_allowed() -> None:
     """Slices of equal candidates, forty times: but for what is refused outright, at most 5 % of them."""
     refused = 0
