@@ -26,7 +26,7 @@ LEAST_SUPPORT = 0.8  # of a candidate's choices: with less, friction rests on wh
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
-    """How much worse a candidate may be. `max_loss`: of top-1 and top-3 over all judged rows, refused outright.
+    """How much worse a candidate may be. `max_loss`: of top-1 and top-3 over all judged rows, top-1 outright.
     `slice_loss`, `world_loss`: of the same in a slice, and in a world of other links, which is harsher than what
     customers meet. `ece`, `none`, `friction`: of these, wherever. `chance`: how often a candidate that is no worse
     may be refused by scatter, all lines together."""
