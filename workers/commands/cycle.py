@@ -46,7 +46,8 @@ PARTS = Learning.__struct_fields__
     "--max-loss",
     type=click.FloatRange(0, 1),
     default=DEFAULTS.bounds.max_loss,
-    help="A candidate whose top-1 or top-3 over all judged rows falls by more is refused.",
+    help="A candidate whose top-1 over all judged rows falls by more is refused; so is one whose top-3 does, but "
+    "not by chance.",
 )
 @click.option(
     "--min-outcomes",
