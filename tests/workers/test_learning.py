@@ -21,7 +21,7 @@ from workers import cli, learning
 from workers.commands import experiment_learning
 from workers.crowd import Met
 from workers.learning import Found
-from workers.learning_plan import ABLATIONS, ASKED, WHOLE, LearningOptions, Market, planned
+from workers.learning_plan import ABLATIONS, ASKED, COSTS, WHOLE, LearningOptions, Market, planned
 from workers.learning_report import render
 from workers.learning_results import SLICES, Kept, Measured, Part, Run, Sums, added, packed, sliced, unpacked
 from workers.learning_run import Start
@@ -252,5 +252,5 @@ def test_a_run_of_a_router_with_other_costs_is_another_run(
     market, options = Market([], [], Conditions({}, given=True)), LearningOptions(tmp_path, tmp_path)
     before = learning._key(market, "steady", WHOLE, 0, options)
     assert learning._key(market, "steady", WHOLE, 0, options) == before
-    monkeypatch.setitem(learning.COSTS, "missed", 0.5)
+    monkeypatch.setitem(COSTS, "missed", 0.5)
     assert learning._key(market, "steady", WHOLE, 0, options) != before
