@@ -7,7 +7,7 @@ probability of `none` tells (AUROC), over all judged rows, in each slice of them
 
 A candidate is refused
 
-1. where over all judged rows the decision's top-1 falls by more than `max_loss`, whatever the scatter;
+1. where over all judged rows top-1 or top-3 falls by more than `max_loss`, whatever the scatter;
 2. where a measure of any line is worse by more than its bound, and chance does not explain it: of all lines
    together an equal candidate is refused so with probability `chance` at most (Holm 1979), one half of it by the
    few lines over all rows, one half by the many of single slices;
@@ -28,12 +28,13 @@ from msgspec.structs import replace
 
 from model.comparison import Interval
 from model.data import Row
-from model.gate_lines import LOGGED, TOP1, WORLDS, Bounds, Line, friction_line, holm, lines_of
+from model.gate_lines import LOGGED, TOP1, TOP3, WORLDS, Bounds, Line, friction_line, holm, lines_of
 from model.judging import ALL, AS_ASKED, Decided, Mask, decide, slices, worlds
 from model.off_policy import Logged, OffPolicy, estimate
 from model.own_words import Lost, lost_skills
 from model.selector import Selector
 
+OUTRIGHT = (TOP1, TOP3)  # over all rows
 MOST_TOLD = 5  # lines, and skills, of a refusal
 MOST_CHARS = 900  # of a refusal, which has to fit into a line of a release's event
 WHOLE = (ALL, *WORLDS, LOGGED)
@@ -131,7 +132,7 @@ def decided(lines: Sequence[Line], bounds: Bounds) -> list[Line]:
 
 
 def _outright(line: Line) -> bool:
-    return line.slice == ALL and line.measure == TOP1
+    return line.slice == ALL and line.measure in OUTRIGHT
 
 
 def reason(lines: Sequence[Line], lost: Sequence[Lost]) -> str:

@@ -26,7 +26,7 @@ LEAST_SUPPORT = 0.8  # of a candidate's choices: with less, friction rests on wh
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
-    """How much worse a candidate may be. `max_loss`: of top-1 and top-3 over all judged rows, top-1 outright.
+    """How much worse a candidate may be. `max_loss`: of top-1 and top-3 over all judged rows, refused outright.
     `slice_loss`, `world_loss`: of the same in a slice, and in a world of other links, which is harsher than what
     customers meet. `ece`, `none`, `friction`: of these, wherever. `chance`: how often a candidate that is no worse
     may be refused by scatter, all lines together."""
@@ -82,10 +82,8 @@ def lines_of(
 ) -> list[Line]:
     """The lines of a slice of N rows. `weights` (N,): how many requests each stands for in top-1 and top-3, where
     what the serving release got right is told more often than what it did not. `none` (N,): no skill is meant.
-    Rows of one text are drawn together, and in top-1 and top-3 they count as one: a text is judged or learned from
-    by chance, and one that thousands ask for would decide alone. What it costs customers, friction tells."""
+    Rows of one text are drawn together."""
     clusters = Clusters(texts)
-    weights = weights / np.bincount(clusters.of)[clusters.of]
     loss = bounds.max_loss if name == ALL else bounds.world_loss if name in WORLDS else bounds.slice_loss
     found = [
         _share(TOP1, name, clusters, weights, None if before is None else before.top1, after.top1, loss),

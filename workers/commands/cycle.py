@@ -46,8 +46,7 @@ PARTS = Learning.__struct_fields__
     "--max-loss",
     type=click.FloatRange(0, 1),
     default=DEFAULTS.bounds.max_loss,
-    help="A candidate whose top-1 over all judged rows falls by more is refused; so is one whose top-3 does, but "
-    "not by chance.",
+    help="A candidate whose top-1 or top-3 over all judged rows falls by more is refused.",
 )
 @click.option(
     "--min-outcomes",
