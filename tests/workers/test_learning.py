@@ -12,12 +12,13 @@ from msgspec.structs import replace
 
 from model.conditions import Conditions
 from model.data import Row
+from model.policy import Costs, set_costs
 from tests.conftest import Broker
 from tests.model.conftest import SMALL
 from tests.model.small_experiment import write_folder
 from tests.workers.test_report import Page
 from topics.events import Action, OutcomeKind
-from workers import cli, learning
+from workers import cli, learning, learning_run
 from workers.commands import experiment_learning
 from workers.crowd import Met
 from workers.learning import Found
@@ -229,6 +230,7 @@ def test_the_page_needs_nothing_else_and_says_what_is_simulated() -> None:
     ]
     assert "simulated" in text
     assert "suggestion of what they meant (30" in text
+    assert "silence where a skill is meant (100" in text
     assert "http" not in text.replace("http-equiv", "")
     assert all(name in text for name in (*WORLDS, *ASKED))
     assert "no statistics" in ABLATIONS
@@ -243,6 +245,18 @@ def test_two_thousand_requests_judge_a_cycle_and_never_more_than_a_tenth(
     market = Market([], world.rows, Conditions({70: world.rows}, given=True))
     start = Start(market, LearningOptions(tmp_path, tmp_path), world, WHOLE, 0, SMALL, tmp_path)
     assert start.cycle().judge_share == pytest.approx(share)
+
+
+def test_the_router_acts_by_what_its_customers_lose(tmp_path: Path) -> None:
+    """Live by the same costs as the releases that are laid aside: friction is compared."""
+    world = World("steady", [], [], [], [], [0])
+    market = Market([], [], Conditions({}, given=True))
+    told = learning_run._route(
+        Start(market, LearningOptions(tmp_path, tmp_path), world, WHOLE, 0, SMALL, tmp_path)
+    )
+    costs = dict(zip(told[::2], map(float, told[1::2]), strict=True))
+    assert costs == {"--cost-enable": 0.3, "--cost-question": 0.1, "--cost-missed": 1.0}
+    assert set_costs(Costs(), COSTS) == Costs(enable=0.3, question=0.1, missed=1.0)
 
 
 def test_a_run_of_a_router_with_other_costs_is_another_run(
