@@ -31,10 +31,9 @@ def decisions(draw: st.DrawFn) -> Decision:
     listed = draw(st.lists(_skill, unique=True, max_size=3))
     shares = st.floats(min_value=0, max_value=1)
     chosen = draw(st.sampled_from([None, *SKILLS]))
-    silent = st.sampled_from([Action.NONE, Action.DISCOVER])
     return decision(
         chosen,
-        action=draw(silent) if chosen is None else Action.LAUNCH,
+        action=draw(st.sampled_from([Action.NONE if chosen is None else Action.LAUNCH, Action.DISCOVER])),
         linked=tuple(draw(st.lists(_skill, unique=True, max_size=2))),
         candidates=tuple(Candidate(skill_id=s, score=1.0, probability=draw(shares)) for s in listed),
     )
